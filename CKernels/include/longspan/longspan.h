@@ -1,0 +1,16 @@
+/* longspan.h: the whole C interface of Longspan, long-context inference kernels for CPUs.
+ *
+ * Every function returns an lspan_status; nothing aborts, prints, allocates in a kernel call, or keeps a
+ * pointer. Scratch memory comes from the caller, sized by a ..._workspace_size query. Each header is the
+ * manual of its family. */
+#ifndef LONGSPAN_H
+#define LONGSPAN_H
+
+#include "attention.h"
+#include "context.h"
+#include "dense.h"
+#include "kv.h"
+#include "status.h"
+#include "types.h"
+
+#endif

@@ -1,0 +1,64 @@
+/* reference.h: plain scalar versions of every kernel, for tests only.
+ *
+ * Each is written from the formula in the public header, with no attention to speed, and exists twice: ..._f64
+ * in double precision is what kernels are compared with, and ..._f32 is the straightforward version in the
+ * kernels' own precision, whose error says how much error is reasonable.
+ *
+ * Inputs are the same views and structs that the kernels take; outputs are contiguous. Arguments are not
+ * validated. */
+#ifndef LONGSPAN_REFERENCE_H
+#define LONGSPAN_REFERENCE_H
+
+#include <longspan/longspan.h>
+
+/* ---- Element types, by exact arithmetic ------------------------------------------------------------ */
+
+double lspan_reference_from_f16(uint16_t bits);
+double lspan_reference_from_bf16(uint16_t bits);
+/* Round to nearest, ties to even; overflow gives an infinity, NaN a quiet NaN. */
+uint16_t lspan_reference_to_f16(double x);
+uint16_t lspan_reference_to_bf16(double x);
+/* Element `index` of an array of that dtype. */
+double lspan_reference_element(const void *data, lspan_dtype dtype, int64_t index);
+/* x after rounding to a dtype. */
+double lspan_reference_round(double x, lspan_dtype dtype);
+
+/* ---- Kernels ---------------------------------------------------------------------------------------- */
+
+#define LSPAN_REFERENCE_DECLARE(REAL, NAME)                                                                       \
+    /* output [sum T, Hq, D], log_sum_exp [sum T, Hq] */                                                          \
+    void NAME(attention)(const lspan_attention *attention, REAL *output, REAL *log_sum_exp);                      \
+    void NAME(attention_merge)(                                                                                   \
+        int64_t parts, int64_t rows, int64_t head_dim, const float *outputs, const float *log_sum_exps,           \
+        REAL *output, REAL *log_sum_exp);                                                                         \
+    void NAME(rms_norm)(                                                                                          \
+        int64_t rows, int64_t columns, lspan_matrix input, const float *weight, float epsilon, REAL *output);     \
+    void NAME(layer_norm)(                                                                                        \
+        int64_t rows, int64_t columns, lspan_matrix input, const float *weight, const float *bias, float epsilon, \
+        REAL *output);                                                                                            \
+    void NAME(rope_table)(                                                                                        \
+        int64_t tokens, const int64_t *positions, int64_t pairs, const float *inverse_frequencies, REAL *cosine,  \
+        REAL *sine);                                                                                              \
+    void NAME(rope)(                                                                                              \
+        lspan_rope_layout layout, int64_t tokens, int64_t heads, int64_t head_dim, int64_t pairs,                 \
+        const float *cosine, const float *sine, lspan_heads input, REAL *output);                                 \
+    void NAME(gated_activation)(                                                                                  \
+        lspan_activation activation, int64_t rows, int64_t columns, lspan_matrix gate, lspan_matrix up,           \
+        REAL *output);                                                                                            \
+    /* nll and entropy may be NULL, as in the kernel */                                                           \
+    void NAME(log_softmax_gather)(                                                                                \
+        int64_t rows, int64_t vocabulary, lspan_matrix logits, const int32_t *targets, REAL *nll, REAL *entropy); \
+    void NAME(dequantize)(const lspan_weights *weights, REAL *output);                                            \
+    void NAME(embedding)(const lspan_weights *table, int64_t tokens, const int32_t *ids, REAL *output);           \
+    /* with accumulate, reads what linear->output holds before the kernel runs */                                 \
+    void NAME(linear)(const lspan_linear *linear, REAL *output);
+
+#define LSPAN_REFERENCE_F64(function) lspan_reference_##function##_f64
+#define LSPAN_REFERENCE_F32(function) lspan_reference_##function##_f32
+LSPAN_REFERENCE_DECLARE(double, LSPAN_REFERENCE_F64)
+LSPAN_REFERENCE_DECLARE(float, LSPAN_REFERENCE_F32)
+#undef LSPAN_REFERENCE_F64
+#undef LSPAN_REFERENCE_F32
+#undef LSPAN_REFERENCE_DECLARE
+
+#endif

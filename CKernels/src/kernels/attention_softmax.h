@@ -1,0 +1,84 @@
+/* attention_softmax.h: the streamed softmax of one row over one key tile, shared by prefill and decode. */
+#ifndef LSPAN_ATTENTION_SOFTMAX_H
+#define LSPAN_ATTENTION_SOFTMAX_H
+
+#include "../simd/vmath.h"
+#include "attention_mask.h"
+#include "attention_scratch.h"
+
+/* Loads a row of queries [D] as f32 times scale. */
+V_INLINE void load_query(float *out, lspan_heads queries, int64_t token, int64_t head, int64_t head_dim, float scale)
+{
+    int64_t base = token * queries.token_stride + head * queries.head_stride;
+    v_f32 factor = v_set1(scale);
+    int64_t d = 0;
+    for (; d + V_WIDTH <= head_dim; d += V_WIDTH) {
+        v_store(out + d, v_mul(v_load_as(queries.data, base + d, queries.dtype), factor));
+    }
+    int rest = (int)(head_dim - d);
+    if (rest > 0) v_store_n(out + d, v_mul(v_load_as_n(queries.data, base + d, queries.dtype, rest), factor), rest);
+}
+
+V_INLINE void cap_scores(float *scores, int64_t count, float softcap)
+{
+    v_f32 cap = v_set1(softcap);
+    v_f32 inverse = v_set1(1.0f / softcap);
+    for (int64_t j = 0; j < count; j += V_WIDTH) {
+        v_store(scores + j, v_mul(cap, v_tanh(v_mul(v_load(scores + j), inverse))));
+    }
+}
+
+/* Turns a row's scores over keys first .. first+count-1 into exponentials relative to the row's new maximum and
+ * updates its running maximum and sum. `padded` is count rounded up to whole vectors; scores between the two
+ * become 0. Returns the factor by which the row's earlier output must be multiplied. */
+V_INLINE float stream_softmax(
+    float *scores, int64_t first, int64_t count, int64_t padded, lspan_row_keys seen, float softcap, float *maximum,
+    float *sum)
+{
+    if (softcap > 0) cap_scores(scores, padded, softcap);
+    for (int64_t j = count; j < padded; j++) scores[j] = -INFINITY;
+    if (!lspan_row_sees_all(seen, first, first + count)) {
+        int64_t sinks = lspan_clamp64(seen.sinks - first, 0, count);
+        int64_t low = lspan_clamp64(seen.low - first, sinks, count);
+        int64_t high = lspan_clamp64(seen.high - first, low, count);
+        for (int64_t j = sinks; j < low; j++) scores[j] = -INFINITY;
+        for (int64_t j = high; j < count; j++) scores[j] = -INFINITY;
+    }
+
+    v_f32 top = v_set1(*maximum);
+    for (int64_t j = 0; j < padded; j += V_WIDTH) top = v_max(top, v_load(scores + j));
+    float highest = v_reduce_max(top);
+    /* a row that has seen nothing keeps minus infinity as its maximum, and exp(-inf - 0) = 0 is right for it */
+    float base = highest == -INFINITY ? 0.0f : highest;
+    v_f32 shift = v_set1(base);
+    v_f32 total = v_zero();
+    for (int64_t j = 0; j < padded; j += V_WIDTH) {
+        v_f32 p = v_exp(v_sub(v_load(scores + j), shift));
+        v_store(scores + j, p);
+        total = v_add(total, p);
+    }
+    float factor = *maximum == base ? 1.0f : expf(*maximum - base);
+    *sum = *sum * factor + v_reduce_add(total);
+    *maximum = highest;
+    return factor;
+}
+
+V_INLINE void scale_row(float *row, int64_t columns, float factor)
+{
+    v_f32 f = v_set1(factor);
+    for (int64_t d = 0; d < columns; d += V_WIDTH) v_store(row + d, v_mul(v_load(row + d), f));
+}
+
+/* Writes output / sum and returns the row's log-sum-exp; a row that saw nothing gives zeros and minus infinity. */
+V_INLINE float finish_row(float *out, const float *row, int64_t head_dim, float maximum, float sum)
+{
+    float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+    v_f32 f = v_set1(inverse);
+    int64_t d = 0;
+    for (; d + V_WIDTH <= head_dim; d += V_WIDTH) v_store(out + d, v_mul(v_load(row + d), f));
+    int rest = (int)(head_dim - d);
+    if (rest > 0) v_store_n(out + d, v_mul(v_load(row + d), f), rest);
+    return sum == 0.0f ? -INFINITY : maximum + logf(sum);
+}
+
+#endif

@@ -1,0 +1,105 @@
+/* kernels.h: the table of kernel bodies that each ISA variant fills. Arguments are already validated. */
+#ifndef LSPAN_KERNELS_H
+#define LSPAN_KERNELS_H
+
+#include <longspan/attention.h>
+#include <longspan/dense.h>
+
+/* A prefill task's place: query tokens first .. first+count-1 of one sequence, for one key/value head. */
+typedef struct lspan_prefill_task {
+    int64_t sequence;
+    int64_t kv_head;
+    int64_t first;
+    int64_t count;
+} lspan_prefill_task;
+
+/* A decode task's place: keys begin .. end-1 of what the sequence's queries see (counted without the gap
+ * between sinks and window), for one key/value head. Results go to output [T, G, D] by the strides and to
+ * log_sum_exp [T, G] with token stride log_sum_exp_stride. */
+typedef struct lspan_decode_task {
+    int64_t sequence;
+    int64_t kv_head;
+    int64_t begin;
+    int64_t end;
+    float *output;
+    int64_t output_token_stride;
+    int64_t output_head_stride;
+    float *log_sum_exp;
+    int64_t log_sum_exp_stride;
+} lspan_decode_task;
+
+typedef struct lspan_merge {
+    int64_t parts;
+    int64_t part_stride_rows; /* rows from one part to the next in outputs and log_sum_exps */
+    int64_t columns;
+    const float *outputs;
+    const float *log_sum_exps;
+} lspan_merge;
+
+typedef struct lspan_norm {
+    int64_t columns;
+    lspan_matrix input;
+    const float *weight;
+    const float *bias;
+    float epsilon;
+    lspan_matrix_out output;
+} lspan_norm;
+
+typedef struct lspan_rotation {
+    lspan_rope_layout layout;
+    int64_t heads;
+    int64_t head_dim;
+    int64_t pairs;
+    const float *cosine;
+    const float *sine;
+    lspan_heads input;
+    lspan_heads_out output;
+} lspan_rotation;
+
+typedef struct lspan_gate {
+    lspan_activation activation;
+    int64_t columns;
+    lspan_matrix gate;
+    lspan_matrix up;
+    lspan_matrix_out output;
+} lspan_gate;
+
+typedef struct lspan_loss {
+    int64_t vocabulary;
+    lspan_matrix logits;
+    const int32_t *targets;
+    float *nll;
+    float *entropy;
+} lspan_loss;
+
+typedef struct lspan_kernels {
+    const char *name;
+    int64_t vector_width;
+    int64_t tile_rows;
+
+    void (*attention_prefill)(const lspan_attention *attention, lspan_prefill_task task, void *scratch);
+    void (*attention_decode)(const lspan_attention *attention, lspan_decode_task task, void *scratch);
+    void (*attention_merge)(
+        const lspan_merge *merge, int64_t row, float *output, float *log_sum_exp);
+
+    /* rows or tokens first .. end-1 */
+    void (*rms_norm)(const lspan_norm *norm, int64_t first, int64_t end);
+    void (*layer_norm)(const lspan_norm *norm, int64_t first, int64_t end);
+    void (*rope)(const lspan_rotation *rotation, int64_t first, int64_t end);
+    void (*gated_activation)(const lspan_gate *gate, int64_t first, int64_t end);
+    void (*convert)(
+        int64_t heads, int64_t head_dim, lspan_heads input, lspan_heads_out output, int64_t first, int64_t end);
+    void (*log_softmax_gather)(const lspan_loss *loss, int64_t first, int64_t end);
+    /* `count` elements of whole blocks */
+    void (*dequantize)(lspan_block_type type, const void *blocks, int64_t count, float *output);
+} lspan_kernels;
+
+extern const lspan_kernels lspan_avx512_kernels;
+extern const lspan_kernels lspan_avx2_kernels;
+extern const lspan_kernels lspan_scalar_kernels;
+
+/* Scratch bytes of one prefill or decode task, a multiple of 64, for rows = T*G query rows. */
+size_t lspan_prefill_scratch_bytes(int64_t rows, int64_t head_dim);
+size_t lspan_decode_scratch_bytes(int64_t rows, int64_t head_dim);
+
+#endif

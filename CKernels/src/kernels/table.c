@@ -1,0 +1,21 @@
+/* table.c: this variant's row of the dispatch table. */
+#include "variants.h"
+
+#define LSPAN_QUOTE_(x) #x
+#define LSPAN_QUOTE(x) LSPAN_QUOTE_(x)
+
+const lspan_kernels LSPAN_VARIANT(kernels) = {
+    .name = LSPAN_QUOTE(LSPAN_ISA),
+    .vector_width = V_WIDTH,
+    .tile_rows = LSPAN_TILE_ROWS,
+    .attention_prefill = LSPAN_VARIANT(attention_prefill),
+    .attention_decode = LSPAN_VARIANT(attention_decode),
+    .attention_merge = LSPAN_VARIANT(attention_merge),
+    .rms_norm = LSPAN_VARIANT(rms_norm),
+    .layer_norm = LSPAN_VARIANT(layer_norm),
+    .rope = LSPAN_VARIANT(rope),
+    .gated_activation = LSPAN_VARIANT(gated_activation),
+    .convert = LSPAN_VARIANT(convert),
+    .log_softmax_gather = LSPAN_VARIANT(log_softmax_gather),
+    .dequantize = LSPAN_VARIANT(dequantize),
+};

@@ -1,0 +1,21 @@
+/* variants.h: this variant's instances of the kernel bodies; kernels.h says what each argument is. */
+#ifndef LSPAN_VARIANTS_H
+#define LSPAN_VARIANTS_H
+
+#include "../simd/simd.h"
+#include "../tuning.h"
+#include "kernels.h"
+
+void LSPAN_VARIANT(attention_prefill)(const lspan_attention *attention, lspan_prefill_task task, void *scratch);
+void LSPAN_VARIANT(attention_decode)(const lspan_attention *attention, lspan_decode_task task, void *scratch);
+void LSPAN_VARIANT(attention_merge)(const lspan_merge *merge, int64_t row, float *output, float *log_sum_exp);
+void LSPAN_VARIANT(rms_norm)(const lspan_norm *norm, int64_t first, int64_t end);
+void LSPAN_VARIANT(layer_norm)(const lspan_norm *norm, int64_t first, int64_t end);
+void LSPAN_VARIANT(rope)(const lspan_rotation *rotation, int64_t first, int64_t end);
+void LSPAN_VARIANT(gated_activation)(const lspan_gate *gate, int64_t first, int64_t end);
+void LSPAN_VARIANT(convert)(
+    int64_t heads, int64_t head_dim, lspan_heads input, lspan_heads_out output, int64_t first, int64_t end);
+void LSPAN_VARIANT(log_softmax_gather)(const lspan_loss *loss, int64_t first, int64_t end);
+void LSPAN_VARIANT(dequantize)(lspan_block_type type, const void *blocks, int64_t count, float *output);
+
+#endif

@@ -1,0 +1,171 @@
+/* avx2.h: 8 lanes; needs AVX2, FMA and F16C. */
+#ifndef LSPAN_SIMD_AVX2_H
+#define LSPAN_SIMD_AVX2_H
+
+#include <immintrin.h>
+
+#define V_WIDTH 8
+
+typedef __m256 v_f32;
+typedef __m256i v_i32;
+typedef __m256 v_mask;
+
+V_INLINE __m256i v_first_n(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+V_INLINE v_f32 v_zero(void) { return _mm256_setzero_ps(); }
+V_INLINE v_f32 v_set1(float x) { return _mm256_set1_ps(x); }
+
+V_INLINE v_f32 v_load(const float *p) { return _mm256_loadu_ps(p); }
+V_INLINE void v_store(float *p, v_f32 x) { _mm256_storeu_ps(p, x); }
+V_INLINE v_f32 v_load_n(const float *p, int n) { return _mm256_maskload_ps(p, v_first_n(n)); }
+V_INLINE void v_store_n(float *p, v_f32 x, int n) { _mm256_maskstore_ps(p, v_first_n(n), x); }
+
+V_INLINE v_f32 v_from_bf16_(__m128i x)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+
+/* Round to nearest even; a NaN keeps its upper bits and gets a quiet bit, so it cannot round to infinity. */
+V_INLINE __m128i v_to_bf16_(v_f32 x)
+{
+    __m256i bits = _mm256_castps_si256(x);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    rounded = _mm256_blendv_epi8(rounded, _mm256_or_si256(bits, _mm256_set1_epi32(0x400000)), nan);
+    rounded = _mm256_srli_epi32(rounded, 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+}
+
+/* There are no masked 16-bit moves below AVX-512, so short rows go through a copy. */
+V_INLINE __m128i v_load_u16_n_(const uint16_t *p, int n)
+{
+    uint16_t lanes[V_WIDTH] = {0};
+    memcpy(lanes, p, (size_t)n * sizeof *p);
+    return _mm_loadu_si128((const __m128i *)(const void *)lanes);
+}
+V_INLINE void v_store_u16_n_(uint16_t *p, __m128i x, int n)
+{
+    uint16_t lanes[V_WIDTH];
+    _mm_storeu_si128((__m128i *)(void *)lanes, x);
+    memcpy(p, lanes, (size_t)n * sizeof *p);
+}
+
+V_INLINE v_f32 v_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+V_INLINE v_f32 v_load_bf16(const uint16_t *p)
+{
+    return v_from_bf16_(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+V_INLINE v_f32 v_load_f16_n(const uint16_t *p, int n) { return _mm256_cvtph_ps(v_load_u16_n_(p, n)); }
+V_INLINE v_f32 v_load_bf16_n(const uint16_t *p, int n) { return v_from_bf16_(v_load_u16_n_(p, n)); }
+V_INLINE void v_store_f16(uint16_t *p, v_f32 x)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+V_INLINE void v_store_bf16(uint16_t *p, v_f32 x) { _mm_storeu_si128((__m128i *)(void *)p, v_to_bf16_(x)); }
+V_INLINE void v_store_f16_n(uint16_t *p, v_f32 x, int n)
+{
+    v_store_u16_n_(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT), n);
+}
+V_INLINE void v_store_bf16_n(uint16_t *p, v_f32 x, int n) { v_store_u16_n_(p, v_to_bf16_(x), n); }
+
+V_INLINE v_f32 v_add(v_f32 a, v_f32 b) { return _mm256_add_ps(a, b); }
+V_INLINE v_f32 v_sub(v_f32 a, v_f32 b) { return _mm256_sub_ps(a, b); }
+V_INLINE v_f32 v_mul(v_f32 a, v_f32 b) { return _mm256_mul_ps(a, b); }
+V_INLINE v_f32 v_div(v_f32 a, v_f32 b) { return _mm256_div_ps(a, b); }
+V_INLINE v_f32 v_fma(v_f32 a, v_f32 b, v_f32 c) { return _mm256_fmadd_ps(a, b, c); }
+V_INLINE v_f32 v_fnma(v_f32 a, v_f32 b, v_f32 c) { return _mm256_fnmadd_ps(a, b, c); }
+V_INLINE v_f32 v_max(v_f32 a, v_f32 b) { return _mm256_max_ps(a, b); }
+V_INLINE v_f32 v_min(v_f32 a, v_f32 b) { return _mm256_min_ps(a, b); }
+V_INLINE v_f32 v_abs(v_f32 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+V_INLINE v_f32 v_round(v_f32 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* In two halves, because one exponent field holds only 2^-126 .. 2^127. */
+V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n)
+{
+    __m256i whole = _mm256_cvtps_epi32(n);
+    __m256i half = _mm256_srai_epi32(whole, 1);
+    __m256i rest = _mm256_sub_epi32(whole, half);
+    __m256i bias = _mm256_set1_epi32(127);
+    __m256 a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+    return _mm256_mul_ps(_mm256_mul_ps(x, a), b);
+}
+
+V_INLINE v_mask v_lt(v_f32 a, v_f32 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+V_INLINE v_f32 v_select(v_mask m, v_f32 yes, v_f32 no) { return _mm256_blendv_ps(no, yes, m); }
+/* The sign bit of `sign` on the magnitude of x. */
+V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign)
+{
+    __m256 high = _mm256_set1_ps(-0.0f);
+    return _mm256_or_ps(_mm256_andnot_ps(high, x), _mm256_and_ps(high, sign));
+}
+
+V_INLINE float v_reduce_add(v_f32 x)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+V_INLINE float v_reduce_max(v_f32 x)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+V_INLINE void v_reduce_add4(v_f32 a, v_f32 b, v_f32 c, v_f32 d, float *out)
+{
+    __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+
+V_INLINE void v_transpose(v_f32 rows[V_WIDTH])
+{
+    __m256 t[8], u[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int g = 0; g < 2; g++) {
+        u[4 * g] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0x44);
+        u[4 * g + 1] = _mm256_shuffle_ps(t[4 * g], t[4 * g + 2], 0xEE);
+        u[4 * g + 2] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0x44);
+        u[4 * g + 3] = _mm256_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0xEE);
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        rows[k] = _mm256_permute2f128_ps(u[k], u[4 + k], 0x20);
+        rows[4 + k] = _mm256_permute2f128_ps(u[k], u[4 + k], 0x31);
+    }
+}
+
+V_INLINE v_i32 vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
+V_INLINE v_i32 vi_load_u8(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+V_INLINE v_i32 vi_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+V_INLINE v_i32 vi_and(v_i32 a, v_i32 b) { return _mm256_and_si256(a, b); }
+V_INLINE v_i32 vi_or(v_i32 a, v_i32 b) { return _mm256_or_si256(a, b); }
+V_INLINE v_i32 vi_srl(v_i32 a, int n) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)); }
+V_INLINE v_i32 vi_sll(v_i32 a, int n) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+/* Lane i is `yes` where bit i of bits is set, else 0. */
+V_INLINE v_i32 vi_bits(uint32_t bits, int32_t yes)
+{
+    __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int32_t)bits), lane), lane);
+    return _mm256_and_si256(set, _mm256_set1_epi32(yes));
+}
+V_INLINE v_f32 v_from_i32(v_i32 a) { return _mm256_cvtepi32_ps(a); }
+
+#endif

@@ -1,0 +1,162 @@
+/* avx512.h: 16 lanes; needs AVX-512 F, BW, DQ and VL. */
+#ifndef LSPAN_SIMD_AVX512_H
+#define LSPAN_SIMD_AVX512_H
+
+#include <immintrin.h>
+
+#define V_WIDTH 16
+
+typedef __m512 v_f32;
+typedef __m512i v_i32;
+typedef __mmask16 v_mask;
+
+V_INLINE __mmask16 v_first_n(int n)
+{
+    return (__mmask16)((1u << n) - 1u);
+}
+
+V_INLINE v_f32 v_zero(void) { return _mm512_setzero_ps(); }
+V_INLINE v_f32 v_set1(float x) { return _mm512_set1_ps(x); }
+
+V_INLINE v_f32 v_load(const float *p) { return _mm512_loadu_ps(p); }
+V_INLINE void v_store(float *p, v_f32 x) { _mm512_storeu_ps(p, x); }
+V_INLINE v_f32 v_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps(v_first_n(n), p); }
+V_INLINE void v_store_n(float *p, v_f32 x, int n) { _mm512_mask_storeu_ps(p, v_first_n(n), x); }
+
+V_INLINE v_f32 v_from_bf16_(__m256i x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+
+/* Round to nearest even; a NaN keeps its upper bits and gets a quiet bit, so it cannot round to infinity. */
+V_INLINE __m256i v_to_bf16_(v_f32 x)
+{
+    __m512i bits = _mm512_castps_si512(x);
+    __m512i odd = _mm512_and_epi32(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+}
+
+V_INLINE v_f32 v_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+V_INLINE v_f32 v_load_bf16(const uint16_t *p)
+{
+    return v_from_bf16_(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+V_INLINE v_f32 v_load_f16_n(const uint16_t *p, int n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_first_n(n), p));
+}
+V_INLINE v_f32 v_load_bf16_n(const uint16_t *p, int n)
+{
+    return v_from_bf16_(_mm256_maskz_loadu_epi16(v_first_n(n), p));
+}
+V_INLINE void v_store_f16(uint16_t *p, v_f32 x)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+V_INLINE void v_store_bf16(uint16_t *p, v_f32 x) { _mm256_storeu_si256((__m256i *)(void *)p, v_to_bf16_(x)); }
+V_INLINE void v_store_f16_n(uint16_t *p, v_f32 x, int n)
+{
+    _mm256_mask_storeu_epi16(p, v_first_n(n), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+V_INLINE void v_store_bf16_n(uint16_t *p, v_f32 x, int n)
+{
+    _mm256_mask_storeu_epi16(p, v_first_n(n), v_to_bf16_(x));
+}
+
+V_INLINE v_f32 v_add(v_f32 a, v_f32 b) { return _mm512_add_ps(a, b); }
+V_INLINE v_f32 v_sub(v_f32 a, v_f32 b) { return _mm512_sub_ps(a, b); }
+V_INLINE v_f32 v_mul(v_f32 a, v_f32 b) { return _mm512_mul_ps(a, b); }
+V_INLINE v_f32 v_div(v_f32 a, v_f32 b) { return _mm512_div_ps(a, b); }
+V_INLINE v_f32 v_fma(v_f32 a, v_f32 b, v_f32 c) { return _mm512_fmadd_ps(a, b, c); }
+V_INLINE v_f32 v_fnma(v_f32 a, v_f32 b, v_f32 c) { return _mm512_fnmadd_ps(a, b, c); }
+V_INLINE v_f32 v_max(v_f32 a, v_f32 b) { return _mm512_max_ps(a, b); }
+V_INLINE v_f32 v_min(v_f32 a, v_f32 b) { return _mm512_min_ps(a, b); }
+V_INLINE v_f32 v_abs(v_f32 x) { return _mm512_abs_ps(x); }
+V_INLINE v_f32 v_round(v_f32 x)
+{
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n) { return _mm512_scalef_ps(x, n); }
+
+V_INLINE v_mask v_lt(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+V_INLINE v_f32 v_select(v_mask m, v_f32 yes, v_f32 no) { return _mm512_mask_blend_ps(m, no, yes); }
+/* The sign bit of `sign` on the magnitude of x. */
+V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign)
+{
+    __m512i high = _mm512_set1_epi32(INT32_MIN);
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(high, _mm512_castps_si512(sign), _mm512_castps_si512(x), 0xCA));
+}
+
+V_INLINE float v_reduce_add(v_f32 x) { return _mm512_reduce_add_ps(x); }
+V_INLINE float v_reduce_max(v_f32 x) { return _mm512_reduce_max_ps(x); }
+
+V_INLINE __m256 v_fold_(v_f32 x)
+{
+    return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+}
+
+V_INLINE void v_reduce_add4(v_f32 a, v_f32 b, v_f32 c, v_f32 d, float *out)
+{
+    __m256 ab = _mm256_hadd_ps(v_fold_(a), v_fold_(b));
+    __m256 cd = _mm256_hadd_ps(v_fold_(c), v_fold_(d));
+    __m256 abcd = _mm256_hadd_ps(ab, cd);
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+
+V_INLINE void v_transpose(v_f32 rows[V_WIDTH])
+{
+    __m512 t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    /* u[4g + k]: lane group q holds column 4q + k of rows 4g .. 4g+3 */
+    __m512 u[16];
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) {
+        u[4 * g] = _mm512_shuffle_ps(t[4 * g], t[4 * g + 2], 0x44);
+        u[4 * g + 1] = _mm512_shuffle_ps(t[4 * g], t[4 * g + 2], 0xEE);
+        u[4 * g + 2] = _mm512_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0x44);
+        u[4 * g + 3] = _mm512_shuffle_ps(t[4 * g + 1], t[4 * g + 3], 0xEE);
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        __m512 low01 = _mm512_shuffle_f32x4(u[k], u[4 + k], 0x88);
+        __m512 low23 = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0x88);
+        __m512 high01 = _mm512_shuffle_f32x4(u[k], u[4 + k], 0xDD);
+        __m512 high23 = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0xDD);
+        rows[k] = _mm512_shuffle_f32x4(low01, low23, 0x88);
+        rows[8 + k] = _mm512_shuffle_f32x4(low01, low23, 0xDD);
+        rows[4 + k] = _mm512_shuffle_f32x4(high01, high23, 0x88);
+        rows[12 + k] = _mm512_shuffle_f32x4(high01, high23, 0xDD);
+    }
+}
+
+V_INLINE v_i32 vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
+V_INLINE v_i32 vi_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+V_INLINE v_i32 vi_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+V_INLINE v_i32 vi_and(v_i32 a, v_i32 b) { return _mm512_and_si512(a, b); }
+V_INLINE v_i32 vi_or(v_i32 a, v_i32 b) { return _mm512_or_si512(a, b); }
+V_INLINE v_i32 vi_srl(v_i32 a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
+V_INLINE v_i32 vi_sll(v_i32 a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+/* Lane i is `yes` where bit i of bits is set, else 0. */
+V_INLINE v_i32 vi_bits(uint32_t bits, int32_t yes)
+{
+    return _mm512_maskz_set1_epi32((__mmask16)bits, yes);
+}
+V_INLINE v_f32 v_from_i32(v_i32 a) { return _mm512_cvtepi32_ps(a); }
+
+#endif

@@ -1,0 +1,83 @@
+/* scalar.h: one lane of plain C, for any CPU. */
+#ifndef LSPAN_SIMD_SCALAR_H
+#define LSPAN_SIMD_SCALAR_H
+
+#include "half.h"
+
+#define V_WIDTH 1
+
+typedef float v_f32;
+typedef int32_t v_i32;
+typedef int v_mask;
+
+V_INLINE v_f32 v_zero(void) { return 0.0f; }
+V_INLINE v_f32 v_set1(float x) { return x; }
+
+V_INLINE v_f32 v_load(const float *p) { return *p; }
+V_INLINE void v_store(float *p, v_f32 x) { *p = x; }
+V_INLINE v_f32 v_load_n(const float *p, int n) { return n > 0 ? *p : 0.0f; }
+V_INLINE void v_store_n(float *p, v_f32 x, int n)
+{
+    if (n > 0) *p = x;
+}
+
+V_INLINE v_f32 v_load_f16(const uint16_t *p) { return lspan_float_from_f16(*p); }
+V_INLINE v_f32 v_load_bf16(const uint16_t *p) { return lspan_float_from_bf16(*p); }
+V_INLINE v_f32 v_load_f16_n(const uint16_t *p, int n) { return n > 0 ? v_load_f16(p) : 0.0f; }
+V_INLINE v_f32 v_load_bf16_n(const uint16_t *p, int n) { return n > 0 ? v_load_bf16(p) : 0.0f; }
+V_INLINE void v_store_f16(uint16_t *p, v_f32 x) { *p = lspan_f16_from_float(x); }
+V_INLINE void v_store_bf16(uint16_t *p, v_f32 x) { *p = lspan_bf16_from_float(x); }
+V_INLINE void v_store_f16_n(uint16_t *p, v_f32 x, int n)
+{
+    if (n > 0) v_store_f16(p, x);
+}
+V_INLINE void v_store_bf16_n(uint16_t *p, v_f32 x, int n)
+{
+    if (n > 0) v_store_bf16(p, x);
+}
+
+V_INLINE v_f32 v_add(v_f32 a, v_f32 b) { return a + b; }
+V_INLINE v_f32 v_sub(v_f32 a, v_f32 b) { return a - b; }
+V_INLINE v_f32 v_mul(v_f32 a, v_f32 b) { return a * b; }
+V_INLINE v_f32 v_div(v_f32 a, v_f32 b) { return a / b; }
+/* Rounded twice: a fused fmaf without hardware is a slow library call. */
+V_INLINE v_f32 v_fma(v_f32 a, v_f32 b, v_f32 c) { return a * b + c; }
+V_INLINE v_f32 v_fnma(v_f32 a, v_f32 b, v_f32 c) { return c - a * b; }
+V_INLINE v_f32 v_max(v_f32 a, v_f32 b) { return a > b ? a : b; }
+V_INLINE v_f32 v_min(v_f32 a, v_f32 b) { return a < b ? a : b; }
+V_INLINE v_f32 v_abs(v_f32 x) { return fabsf(x); }
+V_INLINE v_f32 v_round(v_f32 x) { return nearbyintf(x); }
+/* In two halves, because one exponent field holds only 2^-126 .. 2^127. */
+V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n)
+{
+    int32_t whole = n == n ? (int32_t)n : 0, half = whole / 2, rest = whole - half;
+    return x * lspan_float_from_bits((uint32_t)(half + 127) << 23) * lspan_float_from_bits((uint32_t)(rest + 127) << 23);
+}
+
+V_INLINE v_mask v_lt(v_f32 a, v_f32 b) { return a < b; }
+V_INLINE v_f32 v_select(v_mask m, v_f32 yes, v_f32 no) { return m ? yes : no; }
+V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign) { return copysignf(x, sign); }
+
+V_INLINE float v_reduce_add(v_f32 x) { return x; }
+V_INLINE float v_reduce_max(v_f32 x) { return x; }
+V_INLINE void v_reduce_add4(v_f32 a, v_f32 b, v_f32 c, v_f32 d, float *out)
+{
+    out[0] = a;
+    out[1] = b;
+    out[2] = c;
+    out[3] = d;
+}
+V_INLINE void v_transpose(v_f32 rows[V_WIDTH]) { (void)rows; }
+
+V_INLINE v_i32 vi_set1(int32_t x) { return x; }
+V_INLINE v_i32 vi_load_u8(const uint8_t *p) { return *p; }
+V_INLINE v_i32 vi_load_i8(const int8_t *p) { return *p; }
+V_INLINE v_i32 vi_and(v_i32 a, v_i32 b) { return a & b; }
+V_INLINE v_i32 vi_or(v_i32 a, v_i32 b) { return a | b; }
+V_INLINE v_i32 vi_srl(v_i32 a, int n) { return (int32_t)((uint32_t)a >> n); }
+V_INLINE v_i32 vi_sll(v_i32 a, int n) { return (int32_t)((uint32_t)a << n); }
+/* `yes` where bit 0 of bits is set, else 0. */
+V_INLINE v_i32 vi_bits(uint32_t bits, int32_t yes) { return bits & 1u ? yes : 0; }
+V_INLINE v_f32 v_from_i32(v_i32 a) { return (float)a; }
+
+#endif

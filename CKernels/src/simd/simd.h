@@ -1,0 +1,100 @@
+/* simd.h: the vector type of the ISA variant that this translation unit is compiled for.
+ *
+ * Each kernel body is compiled once per variant with -DLSPAN_VARIANT_<isa>; it is written over the names
+ * below and never assumes a width. A wrapper defines:
+ *
+ *   V_WIDTH                 f32 lanes; a power of two, at most 16
+ *   v_f32, v_i32, v_mask    vectors of V_WIDTH floats, 32-bit integers, and a lane predicate
+ *   loads and stores        v_load, v_store (any alignment); *_n touch only the first n lanes, 0 <= n <= V_WIDTH,
+ *                           and load zeros above them; f16 and bf16 forms convert, rounding to nearest even
+ *   arithmetic              v_fma(a, b, c) = a*b + c, v_fnma(a, b, c) = c - a*b; v_max and v_min return
+ *                           the second operand where either is NaN
+ *   v_round                 to nearest integer value, ties to even
+ *   v_scale2(x, n)          x * 2^n for n a float with an integer value in -252 .. 254
+ *   reductions              v_reduce_add, v_reduce_max; v_reduce_add4 of four vectors into out[0..3]
+ *   v_transpose             rows[i] lane j <-> rows[j] lane i
+ */
+#ifndef LSPAN_SIMD_H
+#define LSPAN_SIMD_H
+
+#include <longspan/types.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define V_INLINE static inline __attribute__((always_inline, unused))
+
+#if defined(LSPAN_VARIANT_avx512)
+#define LSPAN_ISA avx512
+#include "avx512.h"
+#elif defined(LSPAN_VARIANT_avx2)
+#define LSPAN_ISA avx2
+#include "avx2.h"
+#elif defined(LSPAN_VARIANT_scalar)
+#define LSPAN_ISA scalar
+#include "scalar.h"
+#else
+#error "compile kernel bodies with -DLSPAN_VARIANT_<isa>"
+#endif
+
+#define LSPAN_CONCAT4_(a, b, c, d) a##b##c##d
+#define LSPAN_CONCAT4(a, b, c, d) LSPAN_CONCAT4_(a, b, c, d)
+/* The name of this variant's instance of a kernel body: lspan_<isa>_<name>. */
+#define LSPAN_VARIANT(name) LSPAN_CONCAT4(lspan_, LSPAN_ISA, _, name)
+
+V_INLINE v_f32 v_load_as(const void *data, int64_t index, lspan_dtype dtype)
+{
+    switch (dtype) {
+    case lspan_dtype_f16:
+        return v_load_f16((const uint16_t *)data + index);
+    case lspan_dtype_bf16:
+        return v_load_bf16((const uint16_t *)data + index);
+    default:
+        return v_load((const float *)data + index);
+    }
+}
+
+V_INLINE v_f32 v_load_as_n(const void *data, int64_t index, lspan_dtype dtype, int n)
+{
+    switch (dtype) {
+    case lspan_dtype_f16:
+        return v_load_f16_n((const uint16_t *)data + index, n);
+    case lspan_dtype_bf16:
+        return v_load_bf16_n((const uint16_t *)data + index, n);
+    default:
+        return v_load_n((const float *)data + index, n);
+    }
+}
+
+V_INLINE void v_store_as(void *data, int64_t index, lspan_dtype dtype, v_f32 x)
+{
+    switch (dtype) {
+    case lspan_dtype_f16:
+        v_store_f16((uint16_t *)data + index, x);
+        break;
+    case lspan_dtype_bf16:
+        v_store_bf16((uint16_t *)data + index, x);
+        break;
+    default:
+        v_store((float *)data + index, x);
+        break;
+    }
+}
+
+V_INLINE void v_store_as_n(void *data, int64_t index, lspan_dtype dtype, v_f32 x, int n)
+{
+    switch (dtype) {
+    case lspan_dtype_f16:
+        v_store_f16_n((uint16_t *)data + index, x, n);
+        break;
+    case lspan_dtype_bf16:
+        v_store_bf16_n((uint16_t *)data + index, x, n);
+        break;
+    default:
+        v_store_n((float *)data + index, x, n);
+        break;
+    }
+}
+
+#endif

@@ -1,0 +1,87 @@
+/* vmath.h: elementary functions over v_f32, by range reduction and the polynomials of the Cephes library
+ * (S. Moshier, netlib.org/cephes, single precision). Errors are stated as measured in f32 ulp over each
+ * function's range by Tests/CKernelsTests/vmath_test.c. */
+#ifndef LSPAN_SIMD_VMATH_H
+#define LSPAN_SIMD_VMATH_H
+
+#include "simd.h"
+
+/* e^x within 2 ulp; 0 below -104, infinity above 88.73, NaN for NaN (which is why x is the second operand). */
+V_INLINE v_f32 v_exp(v_f32 x)
+{
+    x = v_min(v_set1(89.0f), v_max(v_set1(-104.0f), x));
+    v_f32 n = v_round(v_mul(x, v_set1(0x1.715476p+0f)));
+    v_f32 r = v_fnma(n, v_set1(0x1.62e4p-1f), x);
+    r = v_fnma(n, v_set1(0x1.7f7d1cp-20f), r);
+    v_f32 p = v_set1(1.9875691500e-4f);
+    p = v_fma(p, r, v_set1(1.3981999507e-3f));
+    p = v_fma(p, r, v_set1(8.3334519073e-3f));
+    p = v_fma(p, r, v_set1(4.1665795894e-2f));
+    p = v_fma(p, r, v_set1(1.6666665459e-1f));
+    p = v_fma(p, r, v_set1(5.0000001201e-1f));
+    p = v_add(v_fma(p, v_mul(r, r), r), v_set1(1.0f));
+    return v_scale2(p, n);
+}
+
+/* tanh within 3 ulp. */
+V_INLINE v_f32 v_tanh(v_f32 x)
+{
+    v_f32 magnitude = v_abs(x);
+    v_f32 square = v_mul(x, x);
+    v_f32 p = v_set1(-5.70498872745e-3f);
+    p = v_fma(p, square, v_set1(2.06390887954e-2f));
+    p = v_fma(p, square, v_set1(-5.37397155531e-2f));
+    p = v_fma(p, square, v_set1(1.33314422036e-1f));
+    p = v_fma(p, square, v_set1(-3.33332819422e-1f));
+    v_f32 small = v_fma(v_mul(p, square), x, x);
+    v_f32 e = v_exp(v_add(magnitude, magnitude));
+    v_f32 large = v_sub(v_set1(1.0f), v_div(v_set1(2.0f), v_add(e, v_set1(1.0f))));
+    return v_select(v_lt(magnitude, v_set1(0.625f)), small, v_copysign(large, x));
+}
+
+/* erf within 3 ulp. */
+V_INLINE v_f32 v_erf(v_f32 x)
+{
+    v_f32 magnitude = v_abs(x);
+    v_f32 square = v_mul(x, x);
+    v_f32 p = v_set1(7.853861353153693e-5f);
+    p = v_fma(p, square, v_set1(-8.010193625184903e-4f));
+    p = v_fma(p, square, v_set1(5.188327685732524e-3f));
+    p = v_fma(p, square, v_set1(-2.685381193529856e-2f));
+    p = v_fma(p, square, v_set1(1.128358514861418e-1f));
+    p = v_fma(p, square, v_set1(-3.761262582423300e-1f));
+    p = v_fma(p, square, v_set1(1.128379165726710f));
+    v_f32 small = v_mul(p, x);
+
+    v_f32 inverse = v_div(v_set1(1.0f), v_max(v_set1(1.0f), magnitude));
+    v_f32 y = v_mul(inverse, inverse);
+    v_f32 near = v_set1(2.326819970068386e-2f);
+    near = v_fma(near, y, v_set1(-1.387039388740657e-1f));
+    near = v_fma(near, y, v_set1(3.687424674597105e-1f));
+    near = v_fma(near, y, v_set1(-5.824733027278666e-1f));
+    near = v_fma(near, y, v_set1(6.210004621745983e-1f));
+    near = v_fma(near, y, v_set1(-4.944515323274145e-1f));
+    near = v_fma(near, y, v_set1(3.404879937665872e-1f));
+    near = v_fma(near, y, v_set1(-2.741127028184656e-1f));
+    near = v_fma(near, y, v_set1(5.638259427386472e-1f));
+    v_f32 far = v_set1(-1.047766399936249e+1f);
+    far = v_fma(far, y, v_set1(1.297719955372516e+1f));
+    far = v_fma(far, y, v_set1(-7.495518717768503f));
+    far = v_fma(far, y, v_set1(2.921019019210786f));
+    far = v_fma(far, y, v_set1(-1.015265279202700f));
+    far = v_fma(far, y, v_set1(4.218463358204948e-1f));
+    far = v_fma(far, y, v_set1(-2.820767439740514e-1f));
+    far = v_fma(far, y, v_set1(5.641895067754075e-1f));
+    v_f32 q = v_select(v_lt(magnitude, v_set1(2.0f)), near, far);
+    v_f32 complement = v_mul(v_exp(v_sub(v_zero(), square)), v_mul(inverse, q));
+    v_f32 large = v_copysign(v_sub(v_set1(1.0f), complement), x);
+    return v_select(v_lt(magnitude, v_set1(1.0f)), small, large);
+}
+
+/* The logistic function 1 / (1 + e^-x). */
+V_INLINE v_f32 v_sigmoid(v_f32 x)
+{
+    return v_div(v_set1(1.0f), v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), x))));
+}
+
+#endif

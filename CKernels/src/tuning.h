@@ -1,0 +1,50 @@
+/* tuning.h: every number that was chosen by measurement or by counting registers, one block a variant.
+ *
+ *   LSPAN_TILE_ROWS x LSPAN_TILE_VECTORS   accumulators of the product micro-kernel (attention prefill)
+ *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
+ *   LSPAN_DECODE_COLUMNS                   value vectors a decode row accumulates in registers at once
+ */
+#ifndef LSPAN_TUNING_H
+#define LSPAN_TUNING_H
+
+#if defined(LSPAN_VARIANT_avx512)
+/* 32 registers: 24 accumulators, 2 operands, 1 broadcast; 14 loads for 24 FMAs keeps the FMA pipes the limit */
+#define LSPAN_TILE_ROWS 12
+#define LSPAN_TILE_VECTORS 2
+/* 16 accumulators (4 keys x 4 rows, 4 rows x 4 vectors) hide the FMA latency of 4 on two pipes twice over */
+#define LSPAN_DECODE_ROWS 4
+#define LSPAN_DECODE_COLUMNS 4
+#elif defined(LSPAN_VARIANT_avx2)
+/* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
+#define LSPAN_TILE_ROWS 6
+#define LSPAN_TILE_VECTORS 2
+/* 8 accumulators, 4 keys, and the queries as memory operands */
+#define LSPAN_DECODE_ROWS 2
+#define LSPAN_DECODE_COLUMNS 4
+#else
+/* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
+#define LSPAN_TILE_ROWS 3
+#define LSPAN_TILE_VECTORS 4
+#define LSPAN_DECODE_ROWS 2
+#define LSPAN_DECODE_COLUMNS 4
+#endif
+
+/* Query rows (T*G) of a prefill task: a multiple of every LSPAN_TILE_ROWS. With D = 128 the query, output and
+ * score tiles of 96 rows and the key and value tiles of 128 keys are 96*(2*128+128)*4 + 2*128*128*4 bytes =
+ * 272 KiB, which stays in a 512-KiB or 1-MiB L2 beside the caches' lines. */
+#define LSPAN_PREFILL_ROWS 96
+#define LSPAN_PREFILL_KEYS 128
+
+/* Keys of a decode tile: long enough to amortize one rescaling of the output, short enough that 64 keys of
+ * D = 128 in f32 (32 KiB) are still in L1 or L2 when the second row group reads them. */
+#define LSPAN_DECODE_KEYS 64
+/* Tasks a worker gets in a split decode, so that the atomic counter evens out unequal workers. */
+#define LSPAN_DECODE_TASKS_PER_WORKER 4
+/* The shortest key range worth a partial state and its merge. */
+#define LSPAN_DECODE_MIN_SPLIT 512
+
+/* Elements below which an elementwise call runs on the caller alone: a fork and join costs about 2 to 5
+ * microseconds, the time of some 16,000 elements. */
+#define LSPAN_SERIAL_ELEMENTS 16384
+
+#endif

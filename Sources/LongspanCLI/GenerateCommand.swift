@@ -1,0 +1,165 @@
+import ArgumentParser
+import Foundation
+import Longspan
+import LongspanKernels
+import LongspanModels
+
+struct GenerateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "generate", abstract: "Generates text from a prompt, as it is drawn.",
+    discussion: "Without sampling options the likeliest token is taken each time (greedy).")
+
+  @OptionGroup var model: ModelOptions
+  @OptionGroup var cache: CacheOptions
+
+  @Option(name: .shortAndLong, help: "The prompt.")
+  var prompt: String?
+
+  @Option(help: "A UTF-8 file with the prompt.")
+  var promptFile: String?
+
+  @Flag(help: "Wrap the prompt as the user's turn of a chat, by the model's template.")
+  var chat = false
+
+  @Option(help: "The system message of a chat, instead of the template's own.")
+  var system: String?
+
+  @Option(name: [.customShort("n"), .long], help: "The most tokens to generate.")
+  var maxTokens = 256
+
+  @Option(help: "Tokens that prompt and answer may take together; by default what fits.")
+  var context: Int?
+
+  @Option(help: "Temperature; 0 takes the likeliest token.")
+  var temperature: Float = 0
+
+  @Option(help: "Draw from the K likeliest tokens only; 0 for all.")
+  var topK = 0
+
+  @Option(help: "Draw from the fewest tokens whose probabilities reach P.")
+  var topP: Float = 1
+
+  @Option(help: "Draw from tokens at least P times as likely as the likeliest.")
+  var minP: Float = 0
+
+  @Option(help: "Seed of the draws.")
+  var seed: UInt64 = 0
+
+  @Flag(help: "Go on after the model's end-of-text tokens.")
+  var ignoreEnd = false
+
+  @Flag(help: "Print one JSON object instead of the text.")
+  var json = false
+
+  func validate() throws {
+    guard maxTokens >= 0 else { throw ValidationError("--max-tokens \(maxTokens) is below 0") }
+    guard context.map({ $0 > 0 }) ?? true else { throw ValidationError("--context must be at least 1") }
+  }
+
+  func run() throws {
+    let text = try promptText()
+    let model = try model.load()
+    let tokens = try promptTokens(text, model)
+    let needed = tokens.count + maxTokens
+    if let context, needed > context {
+      throw LongspanError(
+        .invalidArgument,
+        "\(tokens.count) tokens of prompt and \(maxTokens) to generate do not fit a context of \(context)")
+    }
+    var generator = try Generator(
+      model,
+      sampling: SamplingOptions(temperature: temperature, topK: topK, topP: topP, minP: minP), seed: seed,
+      cacheType: cache.cacheType, capacity: context ?? max(needed, 1), ignoringEnd: ignoreEnd)
+    try generator.reserve(context ?? needed)
+
+    let clock = ContinuousClock()
+    let started = clock.now
+    let bar = ProgressBar(unit: "tokens")
+    try generator.read(tokens, chunk: cache.chunk, progress: bar.update)
+    bar.clear()
+    let read = clock.now
+    var answer = ""
+    while generator.generated.count < maxTokens, let piece = try generator.next() {
+      emit(piece, &answer)
+    }
+    emit(generator.finish(), &answer)
+    let report = GenerationReport(
+      text: answer, generator: generator, promptTokens: tokens.count, promptSeconds: seconds(read - started),
+      generationSeconds: seconds(clock.now - read))
+    if json {
+      try printJSON(report)
+    } else {
+      print()
+      FileHandle.standardError.write(Data((report.summary + "\n").utf8))
+    }
+  }
+
+  private func promptText() throws(LongspanError) -> String {
+    switch (prompt, promptFile) {
+    case (let text?, nil):
+      guard !text.isEmpty else { throw LongspanError(.invalidText, "the prompt is empty") }
+      return text
+    case (nil, let path?): return try TextFile.read(path)
+    case (nil, nil): throw LongspanError(.invalidText, "there is no prompt: give --prompt or --prompt-file")
+    case (_?, _?): throw LongspanError(.invalidArgument, "give --prompt or --prompt-file, not both")
+    }
+  }
+
+  private func promptTokens(_ text: String, _ model: LlamaModel) throws(LongspanError) -> [Int32] {
+    if chat || system != nil {
+      let template = try model.chatTemplate.get()
+      let turns = (system.map { [ChatMessage(role: "system", content: $0)] } ?? []) + [
+        ChatMessage(role: "user", content: text)
+      ]
+      return model.tokenizer.encode(template.render(turns), parsingSpecialTokens: true)
+    }
+    let tokens = model.tokenizer.encode(text, parsingSpecialTokens: false)
+    guard model.tokenizer.addsBeginningOfText, let beginning = model.tokenizer.beginningOfText else { return tokens }
+    return [beginning] + tokens
+  }
+
+  private func emit(_ piece: String, _ answer: inout String) {
+    answer += piece
+    guard !json, !piece.isEmpty else { return }
+    FileHandle.standardOutput.write(Data(piece.utf8))
+  }
+}
+
+private struct GenerationReport: Encodable {
+  let text: String
+  let tokens: [Int32]
+  let promptTokens: Int
+  let generatedTokens: Int
+  let promptSeconds: Double
+  let generationSeconds: Double
+  let promptTokensPerSecond: Double
+  let generationTokensPerSecond: Double
+  let cacheBytes: Int
+  let peakMemoryBytes: Int?
+  let threads: Int
+  let isa: String
+
+  init(
+    text: String, generator: borrowing Generator, promptTokens: Int, promptSeconds: Double, generationSeconds: Double
+  ) {
+    self.text = text
+    tokens = generator.generated
+    self.promptTokens = promptTokens
+    generatedTokens = generator.generated.count
+    self.promptSeconds = promptSeconds
+    self.generationSeconds = generationSeconds
+    promptTokensPerSecond = Double(promptTokens) / max(promptSeconds, 1e-9)
+    generationTokensPerSecond = Double(generatedTokens) / max(generationSeconds, 1e-9)
+    cacheBytes = generator.cache.byteCount
+    peakMemoryBytes = SystemMemory.peakResidentBytes
+    threads = generator.model.context.workerCount
+    isa = generator.model.context.isa
+  }
+
+  var summary: String {
+    "prompt \(promptTokens) tokens at \(decimal(promptTokensPerSecond, 1))/s, generated \(generatedTokens) at "
+      + "\(decimal(generationTokensPerSecond, 1))/s, cache \(SystemMemory.describe(cacheBytes))"
+      + (peakMemoryBytes.map { ", peak memory \(SystemMemory.describe($0))" } ?? "")
+      + " (\(threads) threads, \(isa))"
+  }
+}

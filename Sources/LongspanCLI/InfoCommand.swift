@@ -1,0 +1,167 @@
+import ArgumentParser
+import Longspan
+import LongspanKernels
+import LongspanModels
+
+struct InfoCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "info", abstract: "Shows what kernels run on, and a model's shape and memory.")
+
+  @Option(name: .shortAndLong, help: "A GGUF model to load and describe.")
+  var model: String?
+
+  @Option(help: "How weights are held: f32 or mapped.")
+  var weights = WeightStorage.dequantized
+
+  @Option(help: "Tokens of context to state the cache's size for; by default what the model was trained on.")
+  var context: Int?
+
+  @OptionGroup var kernels: KernelOptions
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func run() throws {
+    let context = try kernels.makeContext()
+    let machine = MachineReport(try MachineTopology(), context)
+    let described = try model.map { path throws(LongspanError) in
+      let bar = ProgressBar(unit: "layers")
+      defer { bar.clear() }
+      let model = try LlamaModel(path: path, storage: weights, context: context, progress: bar.update)
+      return try ModelReport(model, context: self.context)
+    }
+    if json {
+      try printJSON(InfoReport(machine: machine, model: described))
+    } else {
+      printTable(machine.rows + (described?.rows ?? []))
+    }
+  }
+}
+
+private struct InfoReport: Encodable {
+  let machine: MachineReport
+  let model: ModelReport?
+}
+
+private struct MachineReport: Encodable {
+  let version: String
+  let isa: String
+  let isaVariants: [String]
+  let threads: Int
+  let cores: Int
+  let processingUnits: Int
+  let numaNodes: Int
+  let l1dBytes: Int
+  let l2Bytes: Int
+  let l3Bytes: Int
+  let memoryBytes: Int
+  let availableMemoryBytes: Int?
+  let openblas: String
+  let openblasThreading: String
+
+  init(_ topology: MachineTopology, _ context: KernelContext) {
+    version = KernelContext.libraryVersion
+    isa = context.isa
+    isaVariants = KernelContext.variants.filter(\.isSupported).map(\.name)
+    threads = context.workerCount
+    cores = topology.cores
+    processingUnits = topology.processingUnits
+    numaNodes = topology.numaNodes
+    l1dBytes = topology.l1dBytes
+    l2Bytes = topology.l2Bytes
+    l3Bytes = topology.l3Bytes
+    memoryBytes = topology.memoryBytes
+    availableMemoryBytes = SystemMemory.availableBytes
+    openblas = OpenBLAS.configuration
+    openblasThreading = OpenBLAS.threading
+  }
+
+  var rows: [(String, String)] {
+    [
+      ("longspan", version),
+      ("ISA variant", "\(isa) (this CPU runs \(isaVariants.joined(separator: ", ")))"),
+      ("threads", "\(threads) of \(cores) cores, \(processingUnits) hardware threads, \(numaNodes) NUMA nodes"),
+      (
+        "caches",
+        "L1d \(SystemMemory.describe(l1dBytes)), L2 \(SystemMemory.describe(l2Bytes)), "
+          + "L3 \(SystemMemory.describe(l3Bytes))"
+      ),
+      (
+        "memory",
+        SystemMemory.describe(memoryBytes)
+          + (availableMemoryBytes.map { ", \(SystemMemory.describe($0)) available" } ?? "")
+      ),
+      ("OpenBLAS", "\(openblas), threads by \(openblasThreading)"),
+      ("OpenMP", "libomp"),
+    ]
+  }
+}
+
+private struct ModelReport: Encodable {
+  let name: String
+  let architecture = "llama"
+  let parameters: Int
+  let layers: Int
+  let hidden: Int
+  let feedForward: Int
+  let heads: Int
+  let keyValueHeads: Int
+  let headDimension: Int
+  let vocabulary: Int
+  let trainedContext: Int
+  let fileBytes: Int
+  let weightBytes: Int
+  let context: Int
+  let cacheBytesPerToken: Int
+  let cacheBytes: Int
+  let residentBytes: Int?
+  let peakResidentBytes: Int?
+
+  init(_ model: LlamaModel, context: Int?) throws(LongspanError) {
+    let shape = model.configuration
+    name = model.name
+    parameters = model.parameterCount
+    layers = shape.layers
+    hidden = shape.hidden
+    feedForward = shape.feedForward
+    heads = shape.heads
+    keyValueHeads = shape.keyValueHeads
+    headDimension = shape.headDimension
+    vocabulary = model.vocabularySize
+    trainedContext = shape.trainedContext
+    fileBytes = model.fileByteCount
+    weightBytes = model.weightByteCount
+    self.context = context ?? shape.trainedContext
+    cacheBytesPerToken = try model.makeCache(capacity: 1).bytesPerToken
+    let (bytes, overflow) = cacheBytesPerToken.multipliedReportingOverflow(by: self.context)
+    guard self.context > 0, !overflow else {
+      throw LongspanError(.invalidArgument, "context: \(self.context) tokens are out of range")
+    }
+    cacheBytes = bytes
+    residentBytes = SystemMemory.residentBytes
+    peakResidentBytes = SystemMemory.peakResidentBytes
+  }
+
+  var rows: [(String, String)] {
+    [
+      ("model", "\(name) (\(architecture), \(parameters) parameters)"),
+      (
+        "shape",
+        "\(layers) layers, hidden \(hidden), feed-forward \(feedForward), \(heads) query and \(keyValueHeads) "
+          + "key/value heads of \(headDimension), vocabulary \(vocabulary)"
+      ),
+      ("trained context", "\(trainedContext) tokens"),
+      ("file", SystemMemory.describe(fileBytes)),
+      ("weights in memory", SystemMemory.describe(weightBytes)),
+      (
+        "cache, f32",
+        "\(SystemMemory.describe(cacheBytesPerToken)) a token, \(SystemMemory.describe(cacheBytes)) for \(context)"
+      ),
+      (
+        "memory in use",
+        (residentBytes.map(SystemMemory.describe) ?? "unknown")
+          + (peakResidentBytes.map { ", \(SystemMemory.describe($0)) at most" } ?? "")
+      ),
+    ]
+  }
+}

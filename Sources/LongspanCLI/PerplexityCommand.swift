@@ -1,0 +1,124 @@
+import ArgumentParser
+import Foundation
+import Longspan
+import LongspanKernels
+import LongspanModels
+
+struct PerplexityCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "perplexity", abstract: "Measures how well a model predicts a text, by context length.",
+    discussion: """
+      The text's tokens (without a beginning-of-text token) are cut into windows of --context tokens that do not \
+      overlap; each starts at position 0 with an empty cache, and its first token is not scored.
+      """)
+
+  @OptionGroup var model: ModelOptions
+  @OptionGroup var cache: CacheOptions
+
+  @Option(name: [.customLong("text")], help: "A UTF-8 text file.")
+  var text: String
+
+  @Option(help: "Tokens of the text to leave out at its beginning.")
+  var skip = 0
+
+  @Option(help: "Tokens to use after those; by default all.")
+  var tokens: Int?
+
+  @Option(name: .shortAndLong, help: "Tokens of a window.")
+  var context = 2048
+
+  @Option(help: "Write the perplexity by position in the window as an SVG plot.")
+  var plot: String?
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func validate() throws {
+    guard skip >= 0 else { throw ValidationError("--skip \(skip) is below 0") }
+    guard tokens.map({ $0 >= 2 }) ?? true else { throw ValidationError("--tokens must be at least 2") }
+  }
+
+  func run() throws {
+    let text = try TextFile.read(text)
+    let model = try model.load()
+    let all = model.tokenizer.encode(text, parsingSpecialTokens: false)
+    guard skip + 1 < all.count else {
+      throw LongspanError(.invalidText, "\(self.text): has \(all.count) tokens, too few to skip \(skip)")
+    }
+    let count = tokens ?? all.count - skip
+    guard count <= all.count - skip else {
+      throw LongspanError(
+        .invalidText, "\(self.text): has \(all.count - skip) tokens after the first \(skip), fewer than \(count)")
+    }
+    let clock = ContinuousClock()
+    let started = clock.now
+    let bar = ProgressBar(unit: "tokens")
+    defer { bar.clear() }
+    let evaluation = PerplexityEvaluation(contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType)
+    let result = try evaluation.run(model, tokens: Array(all[skip..<skip + count]), progress: bar.update)
+    bar.clear()
+    let report = Report(result, self, model, seconds: seconds(clock.now - started), tokens: count)
+    if let plot {
+      try PerplexityPlot(curve: result.curve, title: "\(model.name), context \(context)").write(to: plot)
+    }
+    if json {
+      try printJSON(report)
+    } else {
+      printTable(report.rows)
+    }
+  }
+
+  private struct Report: Encodable {
+    let perplexity: Double
+    let meanNll: Double
+    let meanEntropy: Double
+    let context: Int
+    let skip: Int
+    let tokens: Int
+    let scoredTokens: Int
+    let tokensPerSecond: Double
+    let seconds: Double
+    let cacheBytes: Int
+    let peakMemoryBytes: Int?
+    let threads: Int
+    let isa: String
+    let curve: [Point]
+
+    struct Point: Encodable {
+      let first: Int
+      let end: Int
+      let perplexity: Double
+    }
+
+    init(_ result: PerplexityReport, _ command: PerplexityCommand, _ model: LlamaModel, seconds: Double, tokens: Int) {
+      perplexity = result.perplexity
+      meanNll = result.meanNLL
+      meanEntropy = result.meanEntropy
+      context = command.context
+      skip = command.skip
+      self.tokens = tokens
+      scoredTokens = result.scoredTokens
+      self.seconds = seconds
+      tokensPerSecond = Double(tokens) / max(seconds, 1e-9)
+      cacheBytes = result.cacheBytes
+      peakMemoryBytes = SystemMemory.peakResidentBytes
+      threads = model.context.workerCount
+      isa = model.context.isa
+      curve = result.curve.map { Point(first: $0.first, end: $0.end, perplexity: $0.perplexity) }
+    }
+
+    var rows: [(String, String)] {
+      [
+        ("perplexity", decimal(perplexity, 3)),
+        ("mean loss", "\(decimal(meanNll, 4)) nats over \(scoredTokens) tokens"),
+        ("mean entropy", "\(decimal(meanEntropy, 4)) nats"),
+        ("context", "\(context) tokens, cache \(SystemMemory.describe(cacheBytes))"),
+        (
+          "speed",
+          "\(decimal(tokensPerSecond, 1)) tokens/s, \(decimal(seconds, 1)) s (\(threads) threads, \(isa))"
+        ),
+        ("peak memory", peakMemoryBytes.map(SystemMemory.describe) ?? "unknown"),
+      ] + curve.map { ("  positions \($0.first)-\($0.end - 1)", decimal($0.perplexity, 2)) }
+    }
+  }
+}

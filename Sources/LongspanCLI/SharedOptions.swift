@@ -1,0 +1,73 @@
+import ArgumentParser
+import Foundation
+import Longspan
+import LongspanKernels
+import LongspanModels
+
+extension ElementType: ExpressibleByArgument {}
+extension WeightStorage: ExpressibleByArgument {}
+
+/// What every command that runs a model takes.
+struct ModelOptions: ParsableArguments {
+  @Option(name: .shortAndLong, help: "The model, a GGUF file of architecture llama.")
+  var model: String
+
+  @Option(help: "How weights are held: f32 (decoded once) or mapped (decoded in every product, no memory of its own).")
+  var weights = WeightStorage.dequantized
+
+  @OptionGroup var kernels: KernelOptions
+
+  /// Loads the model, with a progress bar.
+  func load() throws(LongspanError) -> LlamaModel {
+    let bar = ProgressBar(unit: "layers")
+    defer { bar.clear() }
+    return try LlamaModel(
+      path: model, storage: weights, context: kernels.makeContext(), progress: bar.update)
+  }
+}
+
+/// What kernels run with.
+struct KernelOptions: ParsableArguments {
+  @Option(name: .shortAndLong, help: "Threads; 0 for the physical cores.")
+  var threads = 0
+
+  @Option(help: "ISA variant: avx512, avx2 or scalar; by default the best that this CPU runs.")
+  var isa: String?
+
+  func makeContext() throws(LongspanError) -> KernelContext {
+    try KernelContext(threads: threads, isa: isa)
+  }
+}
+
+/// How the cache is made and filled.
+struct CacheOptions: ParsableArguments {
+  @Option(help: "How keys and values are stored: f32, f16 or bf16.")
+  var cacheType = ElementType.f32
+
+  @Option(help: "Tokens of the prompt read at once.")
+  var chunk = 512
+}
+
+/// Prints a value as JSON with keys in a fixed order.
+func printJSON(_ value: some Encodable) throws(LongspanError) {
+  let encoder = JSONEncoder()
+  encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+  encoder.keyEncodingStrategy = .convertToSnakeCase
+  guard let data = try? encoder.encode(value) else {
+    throw LongspanError(.invalidArgument, "a result is not a finite number, which JSON cannot hold")
+  }
+  print(String(decoding: data, as: UTF8.self))
+}
+
+/// Prints rows of two columns, the first as wide as its longest entry.
+func printTable(_ rows: [(String, String)]) {
+  let width = rows.map(\.0.count).max() ?? 0
+  for (name, value) in rows {
+    print(name.padding(toLength: width, withPad: " ", startingAt: 0) + "  " + value)
+  }
+}
+
+/// A number with `digits` decimals.
+func decimal(_ value: Double, _ digits: Int) -> String {
+  String(format: "%.\(digits)f", value)
+}

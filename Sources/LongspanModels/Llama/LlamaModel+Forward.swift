@@ -1,0 +1,228 @@
+import Longspan
+import LongspanKernels
+
+extension LlamaModel {
+  /// Tokens up to which attention splits keys instead of query rows.
+  private static let decodeTokens = 8
+  /// Rows of logits made at once: 128 rows of a vocabulary of 49,152 take 24 MiB.
+  static let logitRows = 128
+
+  /// Reads tokens after those in the cache and returns their hidden states after the final norm, `[T, hidden]`.
+  ///
+  /// The tokens' positions follow the cache's count. Nothing is added to the cache if this throws.
+  ///
+  /// - Parameters:
+  ///   - tokens: ids below ``vocabularySize``, at least one.
+  ///   - cache: grows by the tokens.
+  ///   - workspace: scratch, reused between calls.
+  public func hiddenStates(
+    of tokens: [Int32], cache: inout DenseKVCache, workspace: inout Workspace
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    try hiddenStates(of: tokens, cache: &cache, workspace: &workspace, observe: nil)
+  }
+
+  /// `observe` sees the residual stream after the embedding (-1) and after each layer.
+  func hiddenStates(
+    of tokens: [Int32], cache: inout DenseKVCache, workspace: inout Workspace,
+    observe: ((Int, Span<Float>) -> Void)?
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    let c = configuration
+    let count = tokens.count
+    guard count > 0 else { throw LongspanError(.invalidArgument, "a model cannot read 0 tokens") }
+    guard cache.layers == c.layers, cache.heads == c.keyValueHeads, cache.headDimension == c.headDimension else {
+      throw LongspanError(
+        .invalidArgument,
+        "a cache of \(cache.layers) layers and \(cache.heads) x \(cache.headDimension) is not of this model's shape")
+    }
+    try cache.reserve(count)
+    let first = cache.count
+    let rotary = try RotaryTable(
+      positions: (first..<first + count).map(Int64.init), inverseFrequencies: inverseFrequencies)
+
+    var step = try Step(configuration: c, count: count)
+    var residual = try AlignedBuffer<Float>(count: count * c.hidden)
+    var embedded = residual.mutableSpan
+    try context.embed(tokens.span, table: weights.embedding, into: &embedded)
+    observe?(-1, residual.span)
+    for (index, layer) in weights.layers.enumerated() {
+      try attend(layer, index, count, rotary, &step, &residual, &cache, &workspace)
+      try feedForward(layer, count, &step, &residual, &workspace)
+      observe?(index, residual.span)
+    }
+    try normalize(residual, weights.outputNorm, count, into: &step.normed)
+    try cache.commit(count)
+    return step.takeNormed()
+  }
+
+  /// The activations of one step, allocated together and reused by every layer.
+  private struct Step: ~Copyable {
+    var normed: AlignedBuffer<Float>
+    var query: AlignedBuffer<Float>
+    var rotated: AlignedBuffer<Float>
+    var keyValue: AlignedBuffer<Float>
+    var gate: AlignedBuffer<Float>
+    var up: AlignedBuffer<Float>
+    var activated: AlignedBuffer<Float>
+
+    // Every allocation may throw, so none is stored before all are made.
+    init(configuration c: LlamaConfiguration, count: Int) throws(LongspanError) {
+      let normed = try AlignedBuffer<Float>(count: count * c.hidden)
+      let query = try AlignedBuffer<Float>(count: count * c.heads * c.headDimension)
+      let rotated = try AlignedBuffer<Float>(count: count * c.heads * c.headDimension)
+      let keyValue = try AlignedBuffer<Float>(count: count * c.keyValueHeads * c.headDimension)
+      let gate = try AlignedBuffer<Float>(count: count * c.feedForward)
+      let up = try AlignedBuffer<Float>(count: count * c.feedForward)
+      let activated = try AlignedBuffer<Float>(count: count * c.feedForward)
+      self.normed = normed
+      self.query = query
+      self.rotated = rotated
+      self.keyValue = keyValue
+      self.gate = gate
+      self.up = up
+      self.activated = activated
+    }
+
+    consuming func takeNormed() -> AlignedBuffer<Float> { normed }
+  }
+
+  /// residual += Wo attention(norm(residual)); the new keys and values go into the cache's next slots.
+  private func attend(
+    _ layer: LlamaWeights.Layer, _ index: Int, _ count: Int, _ rotary: borrowing RotaryTable, _ step: inout Step,
+    _ residual: inout AlignedBuffer<Float>, _ cache: inout DenseKVCache, _ workspace: inout Workspace
+  ) throws(LongspanError) {
+    let c = configuration
+    try normalize(residual, layer.attentionNorm, count, into: &step.normed)
+
+    try multiply(step.normed, layer.key, count, &workspace, into: &step.keyValue)
+    var keys = try cache.keySlots(layer: index, count: count)
+    try context.rotate(
+      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension), by: rotary,
+      layout: .interleaved, into: &keys)
+    try multiply(step.normed, layer.value, count, &workspace, into: &step.keyValue)
+    var values = try cache.valueSlots(layer: index, count: count)
+    try context.convert(
+      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension), into: &values)
+
+    try multiply(step.normed, layer.query, count, &workspace, into: &step.query)
+    try rotate(step.query, count, rotary, into: &step.rotated)
+    // the unrotated queries are done with, so their buffer takes the attention output
+    try attend(step.rotated, index, count, cache, &workspace, into: &step.query)
+    try multiply(step.query, layer.attentionOutput, count, accumulating: true, &workspace, into: &residual)
+  }
+
+  /// residual += Wdown (silu(Wgate norm(residual)) * Wup norm(residual))
+  private func feedForward(
+    _ layer: LlamaWeights.Layer, _ count: Int, _ step: inout Step, _ residual: inout AlignedBuffer<Float>,
+    _ workspace: inout Workspace
+  ) throws(LongspanError) {
+    try normalize(residual, layer.feedForwardNorm, count, into: &step.normed)
+    try multiply(step.normed, layer.gate, count, &workspace, into: &step.gate)
+    try multiply(step.normed, layer.up, count, &workspace, into: &step.up)
+    try activate(step.gate, step.up, count, into: &step.activated)
+    try multiply(step.activated, layer.down, count, accumulating: true, &workspace, into: &residual)
+  }
+
+  // One kernel call each. They take buffers rather than spans because spans of two fields of one owner cannot be
+  // open at once.
+
+  private func normalize(
+    _ input: borrowing AlignedBuffer<Float>, _ weight: [Float], _ count: Int,
+    into output: inout AlignedBuffer<Float>
+  ) throws(LongspanError) {
+    var normed = output.mutableSpan
+    try context.rmsNorm(
+      TensorView(input.span, tokens: count, columns: configuration.hidden), weight: weight.span,
+      epsilon: configuration.normEpsilon, into: &normed)
+  }
+
+  private func multiply(
+    _ input: borrowing AlignedBuffer<Float>, _ weights: WeightMatrix, _ count: Int, accumulating: Bool = false,
+    _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
+  ) throws(LongspanError) {
+    var product = output.mutableSpan
+    try context.linear(
+      TensorView(input.span, tokens: count, columns: weights.columns), weights, accumulating: accumulating,
+      workspace: &workspace, into: &product)
+  }
+
+  private func rotate(
+    _ input: borrowing AlignedBuffer<Float>, _ count: Int, _ rotary: borrowing RotaryTable,
+    into output: inout AlignedBuffer<Float>
+  ) throws(LongspanError) {
+    let c = configuration
+    var span = output.mutableSpan
+    var rotated = try MutableTensorView(
+      span.mutableBytes, TensorLayout(tokens: count, heads: c.heads, columns: c.headDimension))
+    try context.rotate(
+      TensorView(input.span, tokens: count, heads: c.heads, columns: c.headDimension), by: rotary,
+      layout: .interleaved, into: &rotated)
+  }
+
+  private func attend(
+    _ queries: borrowing AlignedBuffer<Float>, _ layer: Int, _ count: Int, _ cache: borrowing DenseKVCache,
+    _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
+  ) throws(LongspanError) {
+    let c = configuration
+    var attended = output.mutableSpan
+    try context.attend(
+      count <= Self.decodeTokens ? .decode : .prefill,
+      queries: TensorView(queries.span, tokens: count, heads: c.heads, columns: c.headDimension),
+      keys: cache.keys(layer: layer, including: count), values: cache.values(layer: layer, including: count),
+      workspace: &workspace, into: &attended)
+  }
+
+  private func activate(
+    _ gate: borrowing AlignedBuffer<Float>, _ up: borrowing AlignedBuffer<Float>, _ count: Int,
+    into output: inout AlignedBuffer<Float>
+  ) throws(LongspanError) {
+    let columns = configuration.feedForward
+    var activated = output.mutableSpan
+    try context.gatedActivation(
+      .silu, gate: TensorView(gate.span, tokens: count, columns: columns),
+      up: TensorView(up.span, tokens: count, columns: columns), into: &activated)
+  }
+
+  /// Logits of rows of hidden states, `[rows.count, vocabulary]`.
+  ///
+  /// - Parameter hidden: `[T, hidden]`, as ``hiddenStates(of:cache:workspace:)`` returns them.
+  public func logits(
+    of hidden: borrowing AlignedBuffer<Float>, rows: Range<Int>, workspace: inout Workspace
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    let width = configuration.hidden
+    guard rows.lowerBound >= 0, rows.upperBound <= hidden.count / width else {
+      throw LongspanError(.badIndex, "rows \(rows) are outside \(hidden.count / width) hidden states")
+    }
+    var logits = try AlignedBuffer<Float>(count: rows.count * vocabularySize)
+    var output = logits.mutableSpan
+    try context.linear(
+      TensorView(
+        hidden.span.extracting(rows.lowerBound * width..<rows.upperBound * width), tokens: rows.count, columns: width),
+      weights.output, workspace: &workspace, into: &output)
+    return logits
+  }
+
+  /// Reads a prompt in chunks and returns the logits after its last token.
+  ///
+  /// - Parameters:
+  ///   - tokens: at least one.
+  ///   - chunk: tokens read at once: memory for activations grows with it.
+  ///   - progress: called after each chunk.
+  /// - Throws: ``LongspanError``; the cache keeps the chunks that were read.
+  public func prefill(
+    _ tokens: [Int32], into cache: inout DenseKVCache, chunk: Int = 512, workspace: inout Workspace,
+    progress: ProgressHandler? = nil
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    guard !tokens.isEmpty else { throw LongspanError(.invalidText, "the prompt is empty") }
+    guard chunk > 0 else { throw LongspanError(.invalidArgument, "chunk: \(chunk) is below 1") }
+    var first = 0
+    while true {
+      let end = min(tokens.count, first + min(chunk, tokens.count))
+      let hidden = try hiddenStates(of: Array(tokens[first..<end]), cache: &cache, workspace: &workspace)
+      try report(ProgressUpdate(stage: "reading", completed: end, total: tokens.count), to: progress)
+      if end == tokens.count {
+        return try logits(of: hidden, rows: end - first - 1..<end - first, workspace: &workspace)
+      }
+      first = end
+    }
+  }
+}

@@ -1,0 +1,85 @@
+import Longspan
+import LongspanKernels
+
+/// Generates text from a prompt, a token at a time.
+///
+/// ```swift
+/// var generator = try Generator(model, sampling: .greedy, seed: 1)
+/// try generator.read(model.tokenizer.encode("Once upon a time", parsingSpecialTokens: false))
+/// while let text = try generator.next() { print(text, terminator: "") }
+/// ```
+public struct Generator: ~Copyable {
+  public let model: LlamaModel
+  public private(set) var cache: DenseKVCache
+  /// The tokens generated so far.
+  public private(set) var generated: [Int32]
+  /// Whether a stop token was drawn.
+  public private(set) var isFinished: Bool
+  private var sampler: Sampler
+  private var decoder: TokenStreamDecoder
+  private var workspace: Workspace
+  private var logits: AlignedBuffer<Float>
+  private let stopTokens: Set<Int32>
+
+  /// Makes a generator with an empty cache.
+  ///
+  /// - Parameters:
+  ///   - cacheType: how keys and values are stored.
+  ///   - capacity: tokens to reserve address space for.
+  ///   - ignoringEnd: goes on after the model's end-of-text and end-of-turn tokens.
+  public init(
+    _ model: LlamaModel, sampling: SamplingOptions, seed: UInt64, cacheType: ElementType = .f32,
+    capacity: Int = 8192, ignoringEnd: Bool = false
+  ) throws(LongspanError) {
+    let cache = try model.makeCache(elementType: cacheType, capacity: capacity)
+    let sampler = try Sampler(options: sampling, seed: seed)
+    let logits = try AlignedBuffer<Float>(count: 0)
+    self.model = model
+    self.cache = cache
+    self.sampler = sampler
+    self.logits = logits
+    generated = []
+    isFinished = false
+    workspace = Workspace()
+    decoder = TokenStreamDecoder(model.tokenizer, skippingControlTokens: true)
+    stopTokens = ignoringEnd ? [] : Set([model.tokenizer.endOfText, model.tokenizer.endOfTurn].compactMap { $0 })
+  }
+
+  /// Makes room for `tokens` more in the cache, so that a context beyond memory is refused before anything is read.
+  public mutating func reserve(_ tokens: Int) throws(LongspanError) {
+    try cache.reserve(tokens)
+  }
+
+  /// Reads a prompt, or more of one, in chunks.
+  public mutating func read(
+    _ tokens: [Int32], chunk: Int = 512, progress: ProgressHandler? = nil
+  ) throws(LongspanError) {
+    logits = try model.prefill(tokens, into: &cache, chunk: chunk, workspace: &workspace, progress: progress)
+    isFinished = false
+  }
+
+  /// Draws the next token, reads it, and returns the text that is now complete, which may be empty; `nil` once a stop
+  /// token was drawn.
+  public mutating func next() throws(LongspanError) -> String? {
+    guard !isFinished else { return nil }
+    guard logits.count > 0 else { throw LongspanError(.invalidText, "the prompt is empty: nothing was read yet") }
+    // a copy, because a span of the logits borrows all of self
+    var sampler = sampler
+    let token = try sampler.sample(logits.span)
+    self.sampler = sampler
+    if stopTokens.contains(token) {
+      isFinished = true
+      return nil
+    }
+    generated.append(token)
+    let hidden = try model.hiddenStates(of: [token], cache: &cache, workspace: &workspace)
+    logits = try model.logits(of: hidden, rows: 0..<1, workspace: &workspace)
+    return try decoder.append(token)
+  }
+
+  /// Ends the text and returns what was held back of a character that was never completed.
+  public mutating func finish() -> String {
+    isFinished = true
+    return decoder.finish()
+  }
+}

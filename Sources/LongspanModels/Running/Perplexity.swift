@@ -1,0 +1,146 @@
+import Longspan
+import LongspanKernels
+
+/// How well a model predicts a text.
+public struct PerplexityReport: Sendable, Equatable {
+  /// exp of the mean negative log-likelihood.
+  public let perplexity: Double
+  /// Mean negative log-likelihood in nats.
+  public let meanNLL: Double
+  /// Mean entropy of the predicted distributions in nats.
+  public let meanEntropy: Double
+  /// Tokens predicted.
+  public let scoredTokens: Int
+  /// Perplexity by position in the window, in equal buckets; the first bucket has one token fewer a window.
+  public let curve: [Bucket]
+  /// Bytes of keys and values at the end of a whole window.
+  public let cacheBytes: Int
+
+  public struct Bucket: Sendable, Equatable {
+    /// Positions first ..< end of a window.
+    public let first: Int
+    public let end: Int
+    public let perplexity: Double
+  }
+}
+
+/// Scores a text in windows that do not overlap, each starting at position 0 with an empty cache; a window's first
+/// token is not scored.
+public struct PerplexityEvaluation: Sendable {
+  /// Tokens of a window.
+  public var contextLength: Int
+  /// Tokens read at once.
+  public var chunk: Int
+  public var cacheType: ElementType
+  /// Buckets of ``PerplexityReport/curve``.
+  public var buckets: Int
+
+  public init(contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32, buckets: Int = 16) {
+    self.contextLength = contextLength
+    self.chunk = chunk
+    self.cacheType = cacheType
+    self.buckets = buckets
+  }
+
+  /// Scores tokens. A last window that is shorter than the others is scored too, if it has two tokens or more.
+  ///
+  /// - Parameters:
+  ///   - progress: called after each chunk, with tokens as units.
+  /// - Throws: ``LongspanError`` if there are fewer than two tokens, or the context is below 2 or needs more memory
+  ///   than the machine has.
+  public func run(
+    _ model: LlamaModel, tokens: [Int32], progress: ProgressHandler? = nil
+  ) throws(LongspanError) -> PerplexityReport {
+    guard contextLength >= 2 else {
+      throw LongspanError(.invalidArgument, "context: \(contextLength) is below 2, so no token could be predicted")
+    }
+    guard chunk > 0, buckets > 0 else {
+      throw LongspanError(.invalidArgument, "chunk \(chunk) and buckets \(buckets): each must be at least 1")
+    }
+    guard tokens.count >= 2 else {
+      throw LongspanError(.invalidText, "\(tokens.count) tokens are too few to predict one from another")
+    }
+    let window = min(contextLength, tokens.count)
+    var cache = try model.makeCache(elementType: cacheType, capacity: contextLength)
+    try cache.reserve(contextLength)
+    var workspace = Workspace()
+    var sums = PositionSums(length: window, buckets: min(buckets, window))
+    var first = 0
+    while first + 1 < tokens.count {
+      let end = min(tokens.count, first + window)
+      try cache.truncate(to: 0)
+      var position = first
+      while position < end {
+        let next = min(end, position + chunk)
+        let hidden = try model.hiddenStates(
+          of: Array(tokens[position..<next]), cache: &cache, workspace: &workspace)
+        let scored = min(next, end - 1) - position
+        let targets = Array(tokens[position + 1..<position + 1 + scored])
+        try score(model, hidden, targets: targets, at: position - first, &sums, &workspace)
+        position = next
+        try report(ProgressUpdate(stage: "scoring", completed: position, total: tokens.count), to: progress)
+      }
+      first = end
+    }
+    return sums.report(cacheBytes: window * cache.bytesPerToken)
+  }
+
+  /// Adds the losses of `targets`, which follow the hidden states' tokens; `position` is the first one's in the window.
+  private func score(
+    _ model: LlamaModel, _ hidden: borrowing AlignedBuffer<Float>, targets: [Int32], at position: Int,
+    _ sums: inout PositionSums, _ workspace: inout Workspace
+  ) throws(LongspanError) {
+    var row = 0
+    while row < targets.count {
+      let end = min(targets.count, row + LlamaModel.logitRows)
+      let logits = try model.logits(of: hidden, rows: row..<end, workspace: &workspace)
+      var nll = try AlignedBuffer<Float>(count: end - row)
+      var entropy = try AlignedBuffer<Float>(count: end - row)
+      var nllSpan = nll.mutableSpan
+      var entropySpan = entropy.mutableSpan
+      try model.context.logSoftmaxGather(
+        logits: TensorView(logits.span, tokens: end - row, columns: model.vocabularySize),
+        targets: targets.span.extracting(row..<end), nll: &nllSpan, entropy: &entropySpan)
+      for index in 0..<end - row {
+        // the target of the token at `position` stands one further
+        sums.add(Double(nll.span[index]), Double(entropy.span[index]), at: position + row + index + 1)
+      }
+      row = end
+    }
+  }
+}
+
+/// Sums of losses by position in the window.
+private struct PositionSums {
+  private let length: Int
+  private var nll: [Double]
+  private var counts: [Int]
+  private var entropy = 0.0
+
+  init(length: Int, buckets: Int) {
+    self.length = length
+    nll = Array(repeating: 0, count: buckets)
+    counts = Array(repeating: 0, count: buckets)
+  }
+
+  mutating func add(_ loss: Double, _ spread: Double, at position: Int) {
+    let bucket = position * nll.count / length
+    nll[bucket] += loss
+    counts[bucket] += 1
+    entropy += spread
+  }
+
+  func report(cacheBytes: Int) -> PerplexityReport {
+    let scored = counts.reduce(0, +)
+    let mean = nll.reduce(0, +) / Double(scored)
+    let curve = nll.indices.filter { counts[$0] > 0 }.map { bucket in
+      PerplexityReport.Bucket(
+        first: (bucket * length + nll.count - 1) / nll.count,
+        end: ((bucket + 1) * length + nll.count - 1) / nll.count,
+        perplexity: exponential(nll[bucket] / Double(counts[bucket])))
+    }
+    return PerplexityReport(
+      perplexity: exponential(mean), meanNLL: mean, meanEntropy: entropy / Double(scored), scoredTokens: scored,
+      curve: curve, cacheBytes: cacheBytes)
+  }
+}

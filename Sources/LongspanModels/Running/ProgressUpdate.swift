@@ -1,0 +1,23 @@
+import LongspanKernels
+
+/// How far a long operation has come.
+public struct ProgressUpdate: Sendable, Equatable {
+  /// What is being done, for people: "reading", "scoring".
+  public let stage: String
+  public let completed: Int
+  public let total: Int
+
+  public init(stage: String, completed: Int, total: Int) {
+    self.stage = stage
+    self.completed = completed
+    self.total = total
+  }
+}
+
+/// Sees progress and returns whether to go on; on false the operation throws ``LongspanError/Code/cancelled``.
+public typealias ProgressHandler = (ProgressUpdate) -> Bool
+
+func report(_ progress: ProgressUpdate, to handler: ProgressHandler?) throws(LongspanError) {
+  guard let handler, !handler(progress) else { return }
+  throw LongspanError(.cancelled, "\(progress.stage): stopped at \(progress.completed) of \(progress.total)")
+}
