@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs what Longspan builds and tests with, on Debian and Ubuntu. Does nothing where all of it is there.
+# Installs what Longspan builds with, and any Debian packages named as arguments, on Debian and Ubuntu.
+# Does nothing where all of it is there.
 set -eu
-packages="gcc cmake ninja-build pkg-config libopenblas-openmp-dev libhwloc-dev libomp-dev"
+packages="gcc cmake ninja-build pkg-config libopenblas-openmp-dev libhwloc-dev libomp-dev $*"
 missing=
 for p in $packages; do
   # any OpenBLAS will do: the library asks the one it finds how it threads

@@ -60,7 +60,9 @@ struct GenerateCommand: ParsableCommand {
     let text = try promptText()
     let model = try model.load()
     let tokens = try promptTokens(text, model)
-    let needed = tokens.count + maxTokens
+    guard !tokens.isEmpty else { throw LongspanError(.invalidText, "the prompt has no tokens") }
+    let (needed, overflow) = tokens.count.addingReportingOverflow(maxTokens)
+    guard !overflow else { throw LongspanError(.invalidArgument, "--max-tokens \(maxTokens) is out of range") }
     if let context, needed > context {
       throw LongspanError(
         .invalidArgument,
@@ -69,7 +71,7 @@ struct GenerateCommand: ParsableCommand {
     var generator = try Generator(
       model,
       sampling: SamplingOptions(temperature: temperature, topK: topK, topP: topP, minP: minP), seed: seed,
-      cacheType: cache.cacheType, capacity: context ?? max(needed, 1), ignoringEnd: ignoreEnd)
+      cacheType: cache.cacheType, capacity: needed, ignoringEnd: ignoreEnd)
     try generator.reserve(context ?? needed)
 
     let clock = ContinuousClock()

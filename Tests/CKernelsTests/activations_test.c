@@ -32,7 +32,7 @@ static void check_gate(
         /* an exponential, tanh or erf within 3 ulp, and three roundings; then one to the output's dtype */
         double rounding = target->dtype == lspan_dtype_f32 ? 0 : 1.01 * test_epsilon(target->dtype);
         test_check_errors(
-            activation == lspan_activation_silu ? "silu" : "gelu", contexts[i].isa, target->dtype, got, want, simple,
+            activation == lspan_activation_silu ? "silu" : "gelu", contexts[i].name, target->dtype, got, want, simple,
             count, test_largest(want, count) * (9 * test_epsilon(lspan_dtype_f32) + rounding) + 0x1p-149);
         test_check_gaps(target);
         free(got);
@@ -76,7 +76,7 @@ static void test_gate_limits(void)
     const test_context *contexts = test_contexts(&contexts_count);
     for (size_t i = 0; i < contexts_count; i += TEST_THREAD_COUNTS) {
         for (int activation = 0; activation < 3; activation++) {
-            test_case("activation%d limits under %s", activation, contexts[i].isa);
+            test_case("activation%d limits under %s", activation, contexts[i].name);
             const lspan_context *c = contexts[i].context;
             lspan_activation a = (lspan_activation)activation;
             CHECK(activate(c, a, 0.0f) == 0);
@@ -116,7 +116,7 @@ static void check_convert(lspan_dtype from, lspan_dtype to, int64_t tokens, int6
                 }
             }
         }
-        CHECK_MESSAGE(right, "%s: a value is not the nearest", contexts[i].isa);
+        CHECK_MESSAGE(right, "%s: a value is not the nearest", contexts[i].name);
         test_check_gaps(&output);
         test_tensor_release(&output);
     }

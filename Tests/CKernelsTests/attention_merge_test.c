@@ -28,8 +28,7 @@ static void check_merge(int64_t parts, int64_t rows, int64_t head_dim, float spr
         memcpy(in.data, outputs, in.bytes);
         memcpy(in_lse.data, lses, in_lse.bytes);
         float *result = in_place ? in.data : out.data, *result_lse = in_place ? in_lse.data : out_lse.data;
-        char name[64];
-        attention_name_context(name, sizeof name, &contexts[i]);
+        const char *name = contexts[i].name;
         CHECK_OK(lspan_attention_merge(
             contexts[i].context, parts, rows, head_dim, in.data, in_lse.data, result, want_lse ? result_lse : NULL));
         double epsilon = test_epsilon(lspan_dtype_f32), largest = test_largest(want, rows * head_dim);
@@ -101,11 +100,9 @@ static void check_split(const attention_spec *spec, attention_kernel kernel)
             a.log_sum_exp = lses + p * c.rows;
             CHECK_OK(attention_run(kernel, context->context, &a));
         }
-        char name[64];
-        attention_name_context(name, sizeof name, context);
         CHECK_OK(lspan_attention_merge(
             context->context, parts, c.rows, spec->head_dim, outputs, lses, whole.buffer.data, whole_lse));
-        attention_compare(&c, "split and merged", "split and merged lse", name, &whole, whole_lse);
+        attention_compare(&c, "split and merged", "split and merged lse", context->name, &whole, whole_lse);
         attention_check_empty_rows(&c, &whole, whole_lse);
         test_tensor_release(&whole);
         free(whole_lse);

@@ -35,11 +35,11 @@ static void check_loss(
         double epsilon = test_epsilon(lspan_dtype_f32);
         double size = 1 + fmax(test_largest(want_n, rows), test_largest(want_e, rows));
         if (want_nll) {
-            test_check_errors("nll", contexts[i].isa, lspan_dtype_f32, nll.data, want_n, simple_n, rows, 4 * epsilon * size);
+            test_check_errors("nll", contexts[i].name, lspan_dtype_f32, nll.data, want_n, simple_n, rows, 4 * epsilon * size);
         }
         if (want_entropy) {
             test_check_errors(
-                "entropy", contexts[i].isa, lspan_dtype_f32, entropy.data, want_e, simple_e, rows, 8 * epsilon * size);
+                "entropy", contexts[i].name, lspan_dtype_f32, entropy.data, want_e, simple_e, rows, 8 * epsilon * size);
         }
         test_release(&nll);
         test_release(&entropy);
@@ -69,7 +69,7 @@ static void test_special_rows(void)
         test_set(&logits, 2, 0, last, NAN);
         test_set(&logits, 3, 0, last, 50000.0f);
         for (size_t i = 0; i < contexts_count; i++) {
-            test_case("special rows, V%lld under %s", (long long)vocabulary, contexts[i].isa);
+            test_case("special rows, V%lld under %s", (long long)vocabulary, contexts[i].name);
             float nll[4], entropy[4];
             CHECK_OK(lspan_log_softmax_gather(
                 contexts[i].context, 4, vocabulary, test_matrix(&logits), targets, nll, entropy));

@@ -60,7 +60,7 @@ static void check_norm(const norm_spec *s)
         double f32 = test_epsilon(lspan_dtype_f32) * (8 + 2 * fabs((double)s->mean));
         double rounding = s->output_dtype == lspan_dtype_f32 ? 0 : 1.01 * test_epsilon(s->output_dtype);
         test_check_errors(
-            s->layer ? "layer_norm" : "rms_norm", contexts[i].isa, s->output_dtype, got, want, simple, count,
+            s->layer ? "layer_norm" : "rms_norm", contexts[i].name, s->output_dtype, got, want, simple, count,
             test_largest(want, count) * (f32 + rounding));
         test_check_gaps(&output);
         free(got);

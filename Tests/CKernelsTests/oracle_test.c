@@ -95,8 +95,8 @@ static void run_attention(const lspan_attention *call, int64_t longest, const fl
             CHECK_OK(
                 decode ? lspan_attention_decode(c, &a, workspace.data, bytes)
                        : lspan_attention_prefill(c, &a, workspace.data, bytes));
-            check_kernel(contexts[i].isa, got, out, rows * a.head_dim);
-            check_kernel(contexts[i].isa, got_lse, lse, rows);
+            check_kernel(contexts[i].name, got, out, rows * a.head_dim);
+            check_kernel(contexts[i].name, got_lse, lse, rows);
             test_release(&workspace);
             free(got);
             free(got_lse);
@@ -181,7 +181,7 @@ static void check_rope(const char *a_case)
     const test_context *contexts = test_contexts(&contexts_count);
     for (size_t i = 0; i < contexts_count; i++) {
         CHECK_OK(lspan_rope(contexts[i].context, layout, tokens, heads, head_dim, pairs, cosine, sine, input, output));
-        check_kernel(contexts[i].isa, got, out, count);
+        check_kernel(contexts[i].name, got, out, count);
     }
     free(positions);
     free(cosine);
@@ -214,7 +214,7 @@ static void check_norm(const char *a_case, int layer)
         CHECK_OK(
             layer ? lspan_layer_norm(c, rows, columns, input, weight, bias, epsilon, output)
                   : lspan_rms_norm(c, rows, columns, input, weight, epsilon, output));
-        check_kernel(contexts[i].isa, got, out, count);
+        check_kernel(contexts[i].name, got, out, count);
     }
     free(want);
     free(got);
@@ -236,7 +236,7 @@ static void check_activation(const char *a_case, lspan_activation activation)
     const test_context *contexts = test_contexts(&contexts_count);
     for (size_t i = 0; i < contexts_count; i++) {
         CHECK_OK(lspan_gated_activation(contexts[i].context, activation, rows, columns, g, u, output));
-        check_kernel(contexts[i].isa, got, out, count);
+        check_kernel(contexts[i].name, got, out, count);
     }
     free(want);
     free(got);
@@ -261,8 +261,8 @@ static void check_loss(const char *a_case)
     const test_context *contexts = test_contexts(&contexts_count);
     for (size_t i = 0; i < contexts_count; i++) {
         CHECK_OK(lspan_log_softmax_gather(contexts[i].context, rows, vocabulary, input, targets, got_n, got_e));
-        check_kernel(contexts[i].isa, got_n, nll, rows);
-        check_kernel(contexts[i].isa, got_e, entropy, rows);
+        check_kernel(contexts[i].name, got_n, nll, rows);
+        check_kernel(contexts[i].name, got_e, entropy, rows);
     }
     free(targets);
     free(want_n);
@@ -330,7 +330,7 @@ static void check_block_type(const char *a_case)
         const test_context *contexts = test_contexts(&contexts_count);
         for (size_t i = 0; i < contexts_count; i++) {
             CHECK_OK(lspan_dequantize(contexts[i].context, &weights, got));
-            check_kernel(contexts[i].isa, got, expected, weights.columns);
+            check_kernel(contexts[i].name, got, expected, weights.columns);
         }
         free(want);
         free(got);

@@ -60,7 +60,7 @@ static void check_rope(
         /* two products and a sum, then one rounding to the output's dtype */
         double rounding = output_dtype == lspan_dtype_f32 ? 0 : 1.01 * test_epsilon(output_dtype);
         test_check_errors(
-            "rope", contexts[i].isa, output_dtype, got, want, simple, count,
+            "rope", contexts[i].name, output_dtype, got, want, simple, count,
             test_largest(want, count) * (3 * test_epsilon(lspan_dtype_f32) + rounding));
         /* channels past the rotated ones are copied, not computed */
         if (input_dtype == output_dtype) {

@@ -1,6 +1,7 @@
 /* support.c: see support.h. */
 #define _GNU_SOURCE
 #include "support.h"
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -153,9 +154,32 @@ float *test_floats(int64_t count, float spread)
     return values;
 }
 
+static struct sigaction action_before;
+
+/* A kernel touched a guard page: say in which case, and let the fault happen again as it would have. */
+static void report_fault(int number)
+{
+    static const char text[] = "access outside a buffer in: ";
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0 || write(STDERR_FILENO, current_case, strlen(current_case)) < 0 ||
+        write(STDERR_FILENO, "\n", 1) < 0) {
+        _exit(2);
+    }
+    sigaction(number, &action_before, NULL);
+}
+
+static void watch_faults(void)
+{
+    static int watching;
+    if (watching++) return;
+    struct sigaction action = {0};
+    action.sa_handler = report_fault;
+    sigaction(SIGSEGV, &action, &action_before);
+}
+
 test_buffer test_allocate(size_t bytes, size_t alignment)
 {
     test_buffer b;
+    watch_faults();
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t used = (bytes + alignment + page - 1) / page * page;
     b.map_bytes = used + page;
@@ -340,7 +364,9 @@ const test_context *test_contexts(size_t *count)
             }
             contexts[made].context = context;
             contexts[made].isa = lspan_isa_name(i);
-            contexts[made++].threads = threads;
+            contexts[made].threads = threads;
+            snprintf(contexts[made].name, sizeof contexts[made].name, "%s with %d threads", lspan_isa_name(i), threads);
+            made++;
         }
     }
     *count = made;

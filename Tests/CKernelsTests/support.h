@@ -115,6 +115,7 @@ typedef struct test_context {
     const lspan_context *context;
     const char *isa;
     int threads;
+    char name[48]; /* both, for messages */
 } test_context;
 
 #define TEST_THREAD_COUNTS 3

@@ -64,7 +64,7 @@ static void check_dequantize(lspan_block_type type, int64_t rows, int64_t column
         for (int64_t k = 0; k < rows * columns; k++) {
             float got = ((float *)out.data)[k];
             if (!CHECK_MESSAGE(
-                    got == (float)want[k], "%s: element %lld is %.9g, not %.9g", contexts[i].isa, (long long)k,
+                    got == (float)want[k], "%s: element %lld is %.9g, not %.9g", contexts[i].name, (long long)k,
                     (double)got, want[k])) {
                 break;
             }
@@ -95,7 +95,7 @@ static void check_embedding(lspan_block_type type, int64_t rows, int64_t columns
         for (int64_t t = 0; t < tokens; t++) {
             for (int64_t c = 0; c < columns; c++) right = right && test_get(&out, t, 0, c) == (float)want[t * columns + c];
         }
-        CHECK_MESSAGE(right, "%s: a row is wrong", contexts[i].isa);
+        CHECK_MESSAGE(right, "%s: a row is wrong", contexts[i].name);
         test_check_gaps(&out);
         test_tensor_release(&out);
     }
@@ -143,7 +143,7 @@ static void check_linear(lspan_block_type type, int64_t rows, int64_t depth, int
          * size; five deviations are always granted, because a small product's straightforward version may be lucky */
         double walk = 2 * sqrt((double)depth) + 4;
         test_check_errors(
-            "linear", contexts[i].isa, lspan_dtype_f32, got, want, simple, count,
+            "linear", contexts[i].name, lspan_dtype_f32, got, want, simple, count,
             test_epsilon(lspan_dtype_f32) * walk * test_largest(want, count) / 2);
         test_check_gaps(&out);
         free(got);

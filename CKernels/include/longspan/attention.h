@@ -94,7 +94,8 @@ LSPAN_API lspan_status lspan_attention_decode(
 /* Merges attention results over disjoint key sets into the result over their union (Dao et al. 2022, sec 3.1;
  * Juravsky et al. 2024, eq. 4): out = sum_p exp(lse_p - L) out_p with L = log sum_p exp(lse_p).
  *   outputs          [parts, rows, D] f32, contiguous
- *   log_sum_exps     [parts, rows] f32; minus infinity marks a part in which the row saw nothing
+ *   log_sum_exps     [parts, rows] f32; minus infinity marks a part in which the row saw nothing, whose output
+ *                    must be finite (attention writes zeros)
  *   output           [rows, D] f32, contiguous; may be the first part's rows of `outputs`, no other overlap
  *   log_sum_exp      [rows] f32, or NULL; may be the first part's rows of `log_sum_exps`
  * head_dim is any value >= 1. parts = 0 gives zeros and minus infinity.

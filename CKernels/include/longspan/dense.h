@@ -3,7 +3,7 @@
  * Arithmetic is f32 (f64 where a line says so). Outputs may be the same memory as an input of the same dtype
  * and strides where "in place" is said; any other overlap is not allowed. Zero rows or tokens are legal.
  * Unless a function lists more, errors are null_pointer, bad_shape, bad_stride, bad_alignment, bad_dtype,
- * overflow and executor_failed.
+ * overflow and executor_failed. Inputs may repeat rows (stride 0); outputs may not overlap.
  */
 #ifndef LONGSPAN_DENSE_H
 #define LONGSPAN_DENSE_H
@@ -35,8 +35,9 @@ LSPAN_API lspan_status lspan_embedding(
     float *output, int64_t output_row_stride);
 
 /* y = x W^T, or y += x W^T with accumulate, through OpenBLAS (one thread inside each task).
- *   x [R, K] f32, W [M, K], y [R, M] f32. Weights other than f32 are decoded a panel at a time.
- * OpenBLAS keeps buffers of its own, allocated at its first calls. */
+ *   x [R, K] f32, its rows not overlapping; W [M, K]; y [R, M] f32. K >= 1; R, M and the strides below 2^31.
+ * Weights other than f32 are decoded a panel at a time. OpenBLAS keeps buffers of its own, allocated at its
+ * first calls. Errors also: bad_value (accumulate), workspace_too_small. */
 typedef struct lspan_linear {
     lspan_weights weights;
     int64_t rows; /* R */
@@ -55,7 +56,7 @@ LSPAN_API lspan_status lspan_linear_run(
 /* ---- Norms ----------------------------------------------------------------------------------------- */
 
 /* RMSNorm (Zhang and Sennrich 2019, eq. 4): y = x / sqrt(mean(x^2) + epsilon) * weight, a row at a time.
- * x, y [rows, columns]; weight [columns] f32 or NULL for ones. In place allowed.
+ * x, y [rows, columns], columns >= 1; weight [columns] f32 or NULL for ones. In place allowed.
  * Errors also: bad_value (epsilon negative or not finite). */
 LSPAN_API lspan_status lspan_rms_norm(
     const lspan_context *context, int64_t rows, int64_t columns, lspan_matrix input, const float *weight,
@@ -109,7 +110,7 @@ LSPAN_API lspan_status lspan_convert(
 
 /* ---- Losses ----------------------------------------------------------------------------------------- */
 
-/* For each row of logits [rows, vocabulary], in one pass that stores nothing of the row:
+/* For each row of logits [rows, vocabulary], vocabulary >= 1, in one pass that stores nothing of the row:
  *   nll[r] = L - logits[r][targets[r]], entropy[r] = L - sum_v p_v logits[r][v], L = log sum_v exp(logits[r][v])
  * in nats, with sums in f64. targets [rows] may be NULL if nll is; nll and entropy [rows] f32, each may be NULL.
  * Minus-infinity logits have probability 0. A row that is all minus infinity gives NaN.

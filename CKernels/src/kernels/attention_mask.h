@@ -25,9 +25,8 @@ static inline lspan_row_keys lspan_keys_of_row(const lspan_attention *a, int64_t
     lspan_row_keys seen = {0, keys, 0};
     if (a->causal) seen.high = lspan_clamp64(position + 1, 0, keys);
     if (a->window > 0) {
-        /* a window longer than everything is clipped first, so that the difference cannot overflow */
-        int64_t window = lspan_min64(a->window, keys + tokens);
-        seen.low = lspan_clamp64(position - window + 1, 0, keys);
+        /* compared before it is subtracted, so that no window overflows */
+        seen.low = a->window > position ? 0 : position - a->window + 1;
         seen.sinks = lspan_min64(a->sinks, seen.high);
     }
     return seen;

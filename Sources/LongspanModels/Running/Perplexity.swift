@@ -61,7 +61,7 @@ public struct PerplexityEvaluation: Sendable {
       throw LongspanError(.invalidText, "\(tokens.count) tokens are too few to predict one from another")
     }
     let window = min(contextLength, tokens.count)
-    var cache = try model.makeCache(elementType: cacheType, capacity: contextLength)
+    var cache = try model.makeCache(elementType: cacheType, capacity: window)
     try cache.reserve(contextLength)
     var workspace = Workspace()
     var sums = PositionSums(length: window, buckets: min(buckets, window))

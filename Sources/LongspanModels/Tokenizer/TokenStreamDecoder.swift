@@ -33,15 +33,15 @@ public struct TokenStreamDecoder: Sendable {
     return String(decoding: pending, as: UTF8.self)
   }
 
-  /// The number of bytes at the end that begin a character which more bytes could complete.
+  /// The number of bytes from the last lead byte on, if its sequence needs more than these.
+  ///
+  /// A lead byte always begins a new character, so what is before it can be decoded without what follows.
   private static func incompleteSuffix(of bytes: [UInt8]) -> Int {
     for count in 1...3 where count <= bytes.count {
       let suffix = bytes.suffix(count)
       guard let lead = suffix.first else { break }
       if lead & 0xC0 == 0x80 { continue }
-      guard count < sequenceLength(lead) else { return 0 }
-      if count > 1, !secondBytes(lead).contains(bytes[bytes.count - count + 1]) { return 0 }
-      return count
+      return count < sequenceLength(lead) ? count : 0
     }
     return 0
   }
@@ -52,18 +52,6 @@ public struct TokenStreamDecoder: Sendable {
     case 0xE0...0xEF: 3
     case 0xF0...0xF4: 4
     default: 1
-    }
-  }
-
-  /// The second bytes that may follow a lead byte (Unicode Standard, table 3-7); the others break off the
-  /// character at once.
-  private static func secondBytes(_ lead: UInt8) -> ClosedRange<UInt8> {
-    switch lead {
-    case 0xE0: 0xA0...0xBF
-    case 0xED: 0x80...0x9F
-    case 0xF0: 0x90...0xBF
-    case 0xF4: 0x80...0x8F
-    default: 0x80...0xBF
     }
   }
 }

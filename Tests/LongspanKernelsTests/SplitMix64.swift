@@ -1,0 +1,26 @@
+import Foundation
+
+/// A small seeded generator (Steele et al. 2014), so that every run draws the same numbers.
+struct SplitMix64: RandomNumberGenerator {
+  private var state: UInt64
+
+  init(seed: UInt64) {
+    state = seed
+  }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+
+  /// Numbers between -1 and 1.
+  mutating func floats(_ count: Int) -> [Float] {
+    (0..<count).map { _ in Float.random(in: -1...1, using: &self) }
+  }
+}
+
+func exp(_ x: Double) -> Double { Foundation.exp(x) }
+func log(_ x: Double) -> Double { Foundation.log(x) }

@@ -1,0 +1,90 @@
+import Foundation
+import Longspan
+import LongspanKernels
+import Testing
+
+@testable import LongspanModels
+
+/// Logits of SmolLM2-135M-Instruct on five prompts, from Hugging Face transformers in float32 eager.
+@Suite(.serialized, .enabled(if: TestFiles.runsModelTests, Comment(rawValue: TestFiles.modelTestsComment)))
+struct SmolLM2Tests {
+  struct Prompts: Decodable {
+    struct Prompt: Decodable {
+      let name: String
+      let ids: [Int32]
+    }
+    let prompts: [Prompt]
+  }
+
+  struct Oracle: Decodable {
+    struct Greedy: Decodable {
+      let ids: [Int32]
+      let gaps: [Float]
+    }
+    struct Case: Decodable {
+      let name: String
+      let lastLogits: OracleFloats.Slice
+      let meanNll: Double?
+      let greedy: Greedy?
+    }
+    let cases: [Case]
+  }
+
+  @Test func logitsMatchTransformers() throws {
+    let prompts = try TestFiles.json(Prompts.self, "tokenizer/prompts.json").prompts
+    let oracle = try TestFiles.json(Oracle.self, "smollm2/smollm2.json")
+    let floats = try OracleFloats("smollm2/smollm2.f32")
+    let model = try LlamaModel(path: TestFiles.modelPath)
+    #expect(oracle.cases.count == 5)
+    for expected in oracle.cases {
+      let prompt = try #require(prompts.first { $0.name == expected.name })
+      var cache = try model.makeCache()
+      var workspace = Workspace()
+      let logits = try model.prefill(prompt.ids, into: &cache, chunk: 100, workspace: &workspace)
+      let error = relativeError(logits.array(), floats[expected.lastLogits])
+      #expect(error < 2e-3, "\(expected.name): relative error \(error)")
+      print("SmolLM2 \(expected.name): relative error of the last logits \(error)")
+    }
+  }
+
+  @Test func greedyTextMatchesTransformers() throws {
+    let prompts = try TestFiles.json(Prompts.self, "tokenizer/prompts.json").prompts
+    let oracle = try TestFiles.json(Oracle.self, "smollm2/smollm2.json")
+    let model = try LlamaModel(path: TestFiles.modelPath)
+    for expected in oracle.cases {
+      guard let greedy = expected.greedy else { continue }
+      let prompt = try #require(prompts.first { $0.name == expected.name })
+      var generator = try Generator(model, sampling: .greedy, seed: 0, ignoringEnd: true)
+      try generator.read(prompt.ids)
+      while generator.generated.count < greedy.ids.count, try generator.next() != nil {}
+      // the narrowest gap between the two likeliest tokens is 0.04, over 100 times the error of a logit
+      #expect(generator.generated == greedy.ids, "\(expected.name)")
+    }
+  }
+
+  @Test func lossOfAPassageMatchesTransformers() throws {
+    let prompts = try TestFiles.json(Prompts.self, "tokenizer/prompts.json").prompts
+    let oracle = try TestFiles.json(Oracle.self, "smollm2/smollm2.json")
+    let expected = try #require(oracle.cases.first { $0.meanNll != nil })
+    let prompt = try #require(prompts.first { $0.name == expected.name })
+    let model = try LlamaModel(path: TestFiles.modelPath)
+    let report = try PerplexityEvaluation(contextLength: 256, chunk: 96).run(model, tokens: prompt.ids)
+    let mean = try #require(expected.meanNll)
+    #expect(report.scoredTokens == 255)
+    #expect(abs(report.meanNLL - mean) < 1e-4)
+  }
+
+  /// Weights decoded in every product give the same numbers as weights decoded once.
+  @Test func mappedWeightsGiveTheSameLogits() throws {
+    let tokens: [Int32] = [504, 3575, 282, 4649]
+    var results: [[Float]] = []
+    for storage in WeightStorage.allCases {
+      let model = try LlamaModel(path: TestFiles.modelPath, storage: storage)
+      #expect((model.weightByteCount == 0) == (storage == .mapped))
+      var cache = try model.makeCache()
+      var workspace = Workspace()
+      results.append(try model.prefill(tokens, into: &cache, workspace: &workspace).array())
+    }
+    #expect(relativeError(results[0], results[1]) < 1e-5)
+  }
+}

