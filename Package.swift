@@ -52,7 +52,8 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: lifetimes),
     .testTarget(name: "LongspanKernelsTests", dependencies: ["LongspanKernels"], swiftSettings: lifetimes),
-    .testTarget(name: "LongspanTests", dependencies: ["Longspan", "LongspanKernels"], swiftSettings: lifetimes),
+    .testTarget(
+      name: "LongspanTests", dependencies: ["Longspan", "LongspanKernels"], swiftSettings: lifetimes),
     .testTarget(
       name: "LongspanModelsTests", dependencies: ["LongspanModels", "Longspan", "LongspanKernels"],
       swiftSettings: lifetimes),

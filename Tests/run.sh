@@ -41,3 +41,6 @@ ctest --test-dir $build/sanitized --output-on-failure
 step "Swift"
 swift build --build-tests
 swift test --skip-build
+
+step "Examples of README.md"
+Tests/examples.sh

@@ -62,7 +62,9 @@ struct GenerateCommand: ParsableCommand {
     let tokens = try promptTokens(text, model)
     guard !tokens.isEmpty else { throw LongspanError(.invalidText, "the prompt has no tokens") }
     let (needed, overflow) = tokens.count.addingReportingOverflow(maxTokens)
-    guard !overflow else { throw LongspanError(.invalidArgument, "--max-tokens \(maxTokens) is out of range") }
+    guard !overflow else {
+      throw LongspanError(.invalidArgument, "--max-tokens \(maxTokens) is out of range")
+    }
     if let context, needed > context {
       throw LongspanError(
         .invalidArgument,
@@ -110,13 +112,16 @@ struct GenerateCommand: ParsableCommand {
   private func promptTokens(_ text: String, _ model: LlamaModel) throws(LongspanError) -> [Int32] {
     if chat || system != nil {
       let template = try model.chatTemplate.get()
-      let turns = (system.map { [ChatMessage(role: "system", content: $0)] } ?? []) + [
-        ChatMessage(role: "user", content: text)
-      ]
+      let turns =
+        (system.map { [ChatMessage(role: "system", content: $0)] } ?? []) + [
+          ChatMessage(role: "user", content: text)
+        ]
       return model.tokenizer.encode(template.render(turns), parsingSpecialTokens: true)
     }
     let tokens = model.tokenizer.encode(text, parsingSpecialTokens: false)
-    guard model.tokenizer.addsBeginningOfText, let beginning = model.tokenizer.beginningOfText else { return tokens }
+    guard model.tokenizer.addsBeginningOfText, let beginning = model.tokenizer.beginningOfText else {
+      return tokens
+    }
     return [beginning] + tokens
   }
 
@@ -142,7 +147,8 @@ private struct GenerationReport: Encodable {
   let isa: String
 
   init(
-    text: String, generator: borrowing Generator, promptTokens: Int, promptSeconds: Double, generationSeconds: Double
+    text: String, generator: borrowing Generator, promptTokens: Int, promptSeconds: Double,
+    generationSeconds: Double
   ) {
     self.text = text
     tokens = generator.generated

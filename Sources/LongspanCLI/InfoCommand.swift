@@ -10,8 +10,8 @@ struct InfoCommand: ParsableCommand {
   @Option(name: .shortAndLong, help: "A GGUF model to load and describe.")
   var model: String?
 
-  @Option(help: "How weights are held: f32 or mapped.")
-  var weights = WeightStorage.dequantized
+  @Option(help: "How weights are held: native or f32.")
+  var weights = WeightStorage.native
 
   @Option(help: "Tokens of context to state the cache's size for; by default what the model was trained on.")
   var context: Int?
@@ -80,7 +80,10 @@ private struct MachineReport: Encodable {
     [
       ("longspan", version),
       ("ISA variant", "\(isa) (this CPU runs \(isaVariants.joined(separator: ", ")))"),
-      ("threads", "\(threads) of \(cores) cores, \(processingUnits) hardware threads, \(numaNodes) NUMA nodes"),
+      (
+        "threads",
+        "\(threads) of \(cores) cores, \(processingUnits) hardware threads, \(numaNodes) NUMA nodes"
+      ),
       (
         "caches",
         "L1d \(SystemMemory.describe(l1dBytes)), L2 \(SystemMemory.describe(l2Bytes)), "

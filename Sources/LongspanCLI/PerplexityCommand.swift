@@ -48,13 +48,15 @@ struct PerplexityCommand: ParsableCommand {
     let count = tokens ?? all.count - skip
     guard count <= all.count - skip else {
       throw LongspanError(
-        .invalidText, "\(self.text): has \(all.count - skip) tokens after the first \(skip), fewer than \(count)")
+        .invalidText,
+        "\(self.text): has \(all.count - skip) tokens after the first \(skip), fewer than \(count)")
     }
     let clock = ContinuousClock()
     let started = clock.now
     let bar = ProgressBar(unit: "tokens")
     defer { bar.clear() }
-    let evaluation = PerplexityEvaluation(contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType)
+    let evaluation = PerplexityEvaluation(
+      contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType)
     let result = try evaluation.run(model, tokens: Array(all[skip..<skip + count]), progress: bar.update)
     bar.clear()
     let report = Report(result, self, model, seconds: seconds(clock.now - started), tokens: count)
@@ -90,7 +92,10 @@ struct PerplexityCommand: ParsableCommand {
       let perplexity: Double
     }
 
-    init(_ result: PerplexityReport, _ command: PerplexityCommand, _ model: LlamaModel, seconds: Double, tokens: Int) {
+    init(
+      _ result: PerplexityReport, _ command: PerplexityCommand, _ model: LlamaModel, seconds: Double,
+      tokens: Int
+    ) {
       perplexity = result.perplexity
       meanNll = result.meanNLL
       meanEntropy = result.meanEntropy

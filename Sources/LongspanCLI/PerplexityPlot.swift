@@ -18,14 +18,17 @@ struct PerplexityPlot {
     do {
       try Data(svg.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
     } catch {
-      throw LongspanError(.unreadableFile, "\(path): the plot cannot be written: \(error.localizedDescription)")
+      throw LongspanError(
+        .unreadableFile, "\(path): the plot cannot be written: \(error.localizedDescription)")
     }
   }
 
   var svg: String {
     let end = Double(curve.last?.end ?? 1)
     let highest = Self.niceCeiling(curve.map(\.perplexity).max() ?? 1)
-    func x(_ position: Double) -> Double { Self.left + position / end * (Self.width - Self.left - Self.right) }
+    func x(_ position: Double) -> Double {
+      Self.left + position / end * (Self.width - Self.left - Self.right)
+    }
     func y(_ value: Double) -> Double {
       Self.height - Self.bottom - value / highest * (Self.height - Self.top - Self.bottom)
     }
@@ -51,9 +54,11 @@ struct PerplexityPlot {
       "\(decimal(x(Double(bucket.first + bucket.end) / 2), 1)),\(decimal(y(bucket.perplexity), 1))"
     }
     parts.append(
-      "<polyline fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\" points=\"\(points.joined(separator: " "))\"/>")
+      "<polyline fill=\"none\" stroke=\"#1f77b4\" stroke-width=\"2\" points=\"\(points.joined(separator: " "))\"/>"
+    )
     parts.append(
-      "<text x=\"\(Self.width / 2)\" y=\"\(Self.height - 10)\" text-anchor=\"middle\">position in the window</text>")
+      "<text x=\"\(Self.width / 2)\" y=\"\(Self.height - 10)\" text-anchor=\"middle\">position in the window</text>"
+    )
     parts.append(
       "<text x=\"16\" y=\"\(Self.height / 2)\" text-anchor=\"middle\" "
         + "transform=\"rotate(-90 16 \(Self.height / 2))\">perplexity</text>")

@@ -18,7 +18,9 @@ final class ProgressBar {
   func update(_ progress: ProgressUpdate) -> Bool {
     guard isVisible else { return true }
     let now = clock.now
-    if let lastDrawn, now - lastDrawn < .milliseconds(100), progress.completed < progress.total { return true }
+    if let lastDrawn, now - lastDrawn < .milliseconds(100), progress.completed < progress.total {
+      return true
+    }
     lastDrawn = now
     write("\r\u{1B}[K" + ProgressBar.line(progress, unit: unit, elapsed: seconds(now - start)))
     return true

@@ -12,8 +12,9 @@ struct ModelOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "The model, a GGUF file of architecture llama.")
   var model: String
 
-  @Option(help: "How weights are held: f32 (decoded once) or mapped (decoded in every product, no memory of its own).")
-  var weights = WeightStorage.dequantized
+  @Option(
+    help: "How weights are held: native (as in the file, decoded in every product) or f32 (decoded once).")
+  var weights = WeightStorage.native
 
   @OptionGroup var kernels: KernelOptions
 

@@ -19,7 +19,8 @@ public struct AlignedBuffer<Element: BitwiseCopyable>: ~Copyable {
       throw LongspanError(.insufficientMemory, "no memory for a buffer of \(bytes) bytes")
     }
     self.init(
-      storage: UnsafeMutableBufferPointer(start: memory.bindMemory(to: Element.self, capacity: count), count: count))
+      storage: UnsafeMutableBufferPointer(
+        start: memory.bindMemory(to: Element.self, capacity: count), count: count))
   }
 
   private init(storage: UnsafeMutableBufferPointer<Element>) {

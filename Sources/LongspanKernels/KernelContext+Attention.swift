@@ -102,7 +102,8 @@ extension KernelContext {
     guard values.layout.tokens == k.tokens, values.layout.heads == k.heads else {
       throw LongspanError(
         .badShape,
-        "values of \(values.layout.tokens) x \(values.layout.heads) do not match keys of \(k.tokens) x \(k.heads)")
+        "values of \(values.layout.tokens) x \(values.layout.heads) do not match keys of \(k.tokens) x \(k.heads)"
+      )
     }
     guard q.columns == k.columns, q.columns == values.layout.columns else {
       throw LongspanError(
@@ -113,7 +114,8 @@ extension KernelContext {
       batch.queryOffsets.last == Int64(q.tokens), batch.keyOffsets.last == Int64(k.tokens)
     else {
       throw LongspanError(
-        .badIndex, "batch: offsets must be of one length and end at \(q.tokens) query tokens and \(k.tokens) keys")
+        .badIndex,
+        "batch: offsets must be of one length and end at \(q.tokens) query tokens and \(k.tokens) keys")
     }
     let row = try checkedProduct(q.heads, q.columns, "output")
     try requireCount(try checkedProduct(q.tokens, row, "output"), in: output.count, "output")

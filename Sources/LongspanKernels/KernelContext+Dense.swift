@@ -49,7 +49,8 @@ extension KernelContext {
     let layout = input.layout
     if !weight.isEmpty { try requireCount(layout.columns, in: weight.count, "weight") }
     let status = lspan_rms_norm(
-      handle, Int64(layout.tokens), Int64(layout.columns), try input.matrix("input"), weight.baseAddress, epsilon,
+      handle, Int64(layout.tokens), Int64(layout.columns), try input.matrix("input"), weight.baseAddress,
+      epsilon,
       try matrixOut(layout, &output))
     try LongspanError.check(status, "RMSNorm of \(layout.tokens) x \(layout.columns)")
   }
@@ -88,7 +89,8 @@ extension KernelContext {
     guard up.layout.tokens == layout.tokens, up.layout.columns == layout.columns else {
       throw LongspanError(
         .badShape,
-        "gate of \(layout.tokens) x \(layout.columns) and up of \(up.layout.tokens) x \(up.layout.columns) differ")
+        "gate of \(layout.tokens) x \(layout.columns) and up of \(up.layout.tokens) x \(up.layout.columns) differ"
+      )
     }
     let status = lspan_gated_activation(
       handle, activation.code, Int64(layout.tokens), Int64(layout.columns), try gate.matrix("gate"),

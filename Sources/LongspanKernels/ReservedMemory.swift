@@ -61,10 +61,12 @@ public struct ReservedMemory: ~Copyable {
     guard offset >= 0, sourceOffset >= 0, !overflow, !sourceOverflow, end <= storage.count,
       sourceEnd <= source.storage.count
     else {
-      throw LongspanError(.badIndex, "moving \(byteCount) bytes from \(sourceOffset) to \(offset) leaves a reservation")
+      throw LongspanError(
+        .badIndex, "moving \(byteCount) bytes from \(sourceOffset) to \(offset) leaves a reservation")
     }
     let status = lspan_kv_move(
-      storage.baseAddress?.advanced(by: offset), source.storage.baseAddress?.advanced(by: sourceOffset), byteCount)
+      storage.baseAddress?.advanced(by: offset), source.storage.baseAddress?.advanced(by: sourceOffset),
+      byteCount)
     try LongspanError.check(status, "moving \(byteCount) bytes of a cache")
   }
 }

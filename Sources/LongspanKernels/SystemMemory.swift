@@ -28,7 +28,8 @@ public enum SystemMemory {
   public static func require(_ bytes: Int, for purpose: String) throws(LongspanError) {
     guard let available = availableBytes, bytes > available else { return }
     throw LongspanError(
-      .insufficientMemory, "\(purpose) would take \(describe(bytes)), but only \(describe(available)) are free")
+      .insufficientMemory,
+      "\(purpose) would take \(describe(bytes)), but only \(describe(available)) are free")
   }
 
   /// A byte count for people: "1.5 GiB".

@@ -101,7 +101,9 @@ public struct TensorView: ~Escapable {
 
   /// Throws unless this is a matrix, named `role` in the error.
   func matrix(_ role: String) throws(LongspanError) -> lspan_matrix {
-    guard layout.heads == 1 else { throw LongspanError(.badShape, "\(role): a matrix has 1 head, not \(layout.heads)") }
+    guard layout.heads == 1 else {
+      throw LongspanError(.badShape, "\(role): a matrix has 1 head, not \(layout.heads)")
+    }
     return lspan_matrix(
       data: bytes.baseAddress, dtype: layout.elementType.code, row_stride: Int64(layout.tokenStride))
   }
@@ -161,7 +163,9 @@ func requireCount(_ count: Int, in available: Int, _ role: String) throws(Longsp
 
 /// The product of two sizes that may come from anywhere.
 func checkedProduct(_ a: Int, _ b: Int, _ role: String) throws(LongspanError) -> Int {
-  guard a >= 0, b >= 0 else { throw LongspanError(.badShape, "\(role): \(a) x \(b) has a negative dimension") }
+  guard a >= 0, b >= 0 else {
+    throw LongspanError(.badShape, "\(role): \(a) x \(b) has a negative dimension")
+  }
   let (product, overflow) = a.multipliedReportingOverflow(by: b)
   guard !overflow else { throw LongspanError(.overflow, "\(role): \(a) x \(b) does not fit in 64 bits") }
   return product

@@ -2,14 +2,22 @@ import CKernels
 
 /// How a weight matrix is stored; raw values are GGUF's tensor type ids. C: `lspan_block_type`.
 public enum WeightType: UInt32, Sendable, CaseIterable {
+  // These are the format's own names.
   case f32 = 0
   case f16 = 1
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q4_0 = 2
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q4_1 = 3
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q5_0 = 6
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q5_1 = 7
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q8_0 = 8
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q4_K = 12
+  // swift-format-ignore: AlwaysUseLowerCamelCase
   case q6_K = 14
   case bf16 = 30
 
@@ -63,15 +71,18 @@ public final class WeightMatrix: Sendable {
   ///
   /// - Throws: ``LongspanError`` if the bytes are not those of the shape, or misaligned for the type.
   public init(
-    _ type: WeightType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer, owner: any AnyObject & Sendable
+    _ type: WeightType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer,
+    owner: any AnyObject & Sendable
   ) throws(LongspanError) {
     guard columns >= 0, columns % type.blockElements == 0 else {
-      throw LongspanError(.badShape, "\(columns) columns are not whole blocks of \(type.blockElements) (\(type))")
+      throw LongspanError(
+        .badShape, "\(columns) columns are not whole blocks of \(type.blockElements) (\(type))")
     }
     let rowBytes = try checkedProduct(columns / type.blockElements, type.blockBytes, "weights")
     let needed = try checkedProduct(rows, rowBytes, "weights")
     guard needed == bytes.count else {
-      throw LongspanError(.badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(bytes.count)")
+      throw LongspanError(
+        .badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(bytes.count)")
     }
     self.type = type
     self.rows = rows
@@ -122,7 +133,8 @@ extension KernelContext {
   ///   - accumulating: adds to what `output` holds.
   ///   - output: `[rows, W.rows]`, contiguous.
   public func linear(
-    _ input: borrowing TensorView, _ weights: WeightMatrix, accumulating: Bool = false, workspace: inout Workspace,
+    _ input: borrowing TensorView, _ weights: WeightMatrix, accumulating: Bool = false,
+    workspace: inout Workspace,
     into output: inout MutableSpan<Float>
   ) throws(LongspanError) {
     let layout = input.layout

@@ -18,7 +18,8 @@ enum Command {
       let folders = CommandLine.arguments.map { URL(filePath: $0).deletingLastPathComponent() }
       let candidates = folders.map { $0.appending(path: "longspan") }
       let debug = root.appending(path: ".build/debug/longspan")
-      return try #require((candidates + [debug]).first { FileManager.default.isExecutableFile(atPath: $0.path) })
+      return try #require(
+        (candidates + [debug]).first { FileManager.default.isExecutableFile(atPath: $0.path) })
     }
   }
 

@@ -13,7 +13,8 @@ import Testing
     #expect(plain.output.contains("memory in use"))
 
     let json = try Command.run(["info", "--model", Self.tiny, "--threads", "1", "--json"])
-    let object = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
+    let object = try #require(
+      try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
     let machine = try #require(object["machine"] as? [String: Any])
     let model = try #require(object["model"] as? [String: Any])
     #expect(machine["threads"] as? Int == 1)
@@ -26,8 +27,11 @@ import Testing
   @Test func generateIsReproducible() throws {
     func run(_ seed: String, _ more: String...) throws -> [Int] {
       let result = try Command.run(
-        ["generate", "--model", Self.tiny, "--prompt", "Hello", "-n", "12", "--ignore-end", "--temperature", "1",
-          "--seed", seed, "--json"] + more)
+        [
+          "generate", "--model", Self.tiny, "--prompt", "Hello", "-n", "12", "--ignore-end", "--temperature",
+          "1",
+          "--seed", seed, "--json",
+        ] + more)
       #expect(result.status == 0, "\(result.errors)")
       let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any]
       return try #require(object?["tokens"] as? [Int])
@@ -43,11 +47,13 @@ import Testing
     let plot = FileManager.default.temporaryDirectory.appending(path: "longspan-\(UUID().uuidString).svg")
     defer { try? FileManager.default.removeItem(at: plot) }
     let result = try Command.run([
-      "perplexity", "--model", Self.tiny, "--text", Self.novel, "--tokens", "300", "--context", "128", "--json",
+      "perplexity", "--model", Self.tiny, "--text", Self.novel, "--tokens", "300", "--context", "128",
+      "--json",
       "--plot", plot.path,
     ])
     #expect(result.status == 0, "\(result.errors)")
-    let object = try #require(try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any])
+    let object = try #require(
+      try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any])
     #expect(object["scored_tokens"] as? Int == 297)
     #expect((object["perplexity"] as? Double ?? 0) > 1)
     #expect(try String(contentsOf: plot, encoding: .utf8).hasPrefix("<svg"))
@@ -58,7 +64,8 @@ import Testing
     var values: [Double] = []
     for chunk in ["7", "64", "512"] {
       let result = try Command.run([
-        "perplexity", "--model", Self.tiny, "--text", Self.novel, "--tokens", "200", "--context", "100", "--chunk",
+        "perplexity", "--model", Self.tiny, "--text", Self.novel, "--tokens", "200", "--context", "100",
+        "--chunk",
         chunk, "--json",
       ])
       let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any]
@@ -87,19 +94,24 @@ import Testing
     Failure(arguments: ["generate", "--model", tiny], message: "there is no prompt"),
     Failure(
       arguments: ["generate", "--model", tiny, "--prompt", "x", "--prompt-file", novel], message: "not both"),
-    Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--temperature", "-1"], message: "temperature"),
+    Failure(
+      arguments: ["generate", "--model", tiny, "--prompt", "x", "--temperature", "-1"], message: "temperature"
+    ),
     Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--top-p", "2"], message: "topP"),
     Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--isa", "mmx"], message: "mmx"),
-    Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--threads", "99999"], message: "99999"),
+    Failure(
+      arguments: ["generate", "--model", tiny, "--prompt", "x", "--threads", "99999"], message: "99999"),
     Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--chunk", "0"], message: "chunk"),
     Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--cache-type", "f8"], message: "f8"),
     Failure(
       arguments: ["generate", "--model", tiny, "--prompt", "Hello there", "--context", "3", "-n", "3"],
       message: "do not fit a context of 3"),
     Failure(
-      arguments: ["generate", "--model", tiny, "--prompt", "x", "--context", "1000000000000"], message: "would take"),
+      arguments: ["generate", "--model", tiny, "--prompt", "x", "--context", "1000000000000"],
+      message: "would take"),
     Failure(
-      arguments: ["generate", "--model", tiny, "--prompt", "x", "-n", "9223372036854775807"], message: "longspan: "),
+      arguments: ["generate", "--model", tiny, "--prompt", "x", "-n", "9223372036854775807"],
+      message: "longspan: "),
     Failure(
       arguments: ["perplexity", "--model", tiny, "--text", novel, "--context", "1000000000000"],
       message: "would take"),
@@ -109,9 +121,13 @@ import Testing
     Failure(arguments: ["perplexity", "--model", tiny, "--text", "/nowhere.txt"], message: "/nowhere.txt"),
     Failure(arguments: ["perplexity", "--model", tiny, "--text", "/"], message: "/: cannot be read"),
     Failure(
-      arguments: ["perplexity", "--model", tiny, "--text", novel, "--skip", "99999999"], message: "too few to skip"),
-    Failure(arguments: ["perplexity", "--model", tiny, "--text", novel, "--context", "1"], message: "context"),
-    Failure(arguments: ["perplexity", "--model", tiny, "--text", novel, "--tokens", "99999999"], message: "fewer than"),
+      arguments: ["perplexity", "--model", tiny, "--text", novel, "--skip", "99999999"],
+      message: "too few to skip"),
+    Failure(
+      arguments: ["perplexity", "--model", tiny, "--text", novel, "--context", "1"], message: "context"),
+    Failure(
+      arguments: ["perplexity", "--model", tiny, "--text", novel, "--tokens", "99999999"],
+      message: "fewer than"),
     Failure(arguments: ["frobnicate"], message: "frobnicate"),
     Failure(arguments: ["generate", "--model", tiny, "--promptt", "x"], message: "--promptt"),
   ]

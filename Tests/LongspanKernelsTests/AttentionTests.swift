@@ -3,7 +3,8 @@ import Testing
 
 /// Attention by its definition, in double precision, over contiguous `[tokens, heads, D]` arrays.
 private func reference(
-  q: [Float], k: [Float], v: [Float], queries: Int, keys: Int, heads: Int, keyHeads: Int, d: Int, mask: AttentionMask
+  q: [Float], k: [Float], v: [Float], queries: Int, keys: Int, heads: Int, keyHeads: Int, d: Int,
+  mask: AttentionMask
 ) -> (output: [Double], logSumExp: [Double]) {
   var output = [Double](repeating: 0, count: queries * heads * d)
   var logSumExp = [Double](repeating: -.infinity, count: queries * heads)
@@ -42,7 +43,9 @@ private func reference(
   func matchesTheDefinition(isa: String, mask: AttentionMask) throws {
     let context = try KernelContext(threads: 2, isa: isa)
     var random = SplitMix64(seed: 11)
-    for (queries, keys, heads, keyHeads, d) in [(7, 19, 6, 2, 24), (3, 3, 4, 4, 8), (5, 2, 3, 1, 16), (4, 0, 2, 1, 8)] {
+    for (queries, keys, heads, keyHeads, d) in [
+      (7, 19, 6, 2, 24), (3, 3, 4, 4, 8), (5, 2, 3, 1, 16), (4, 0, 2, 1, 8),
+    ] {
       let q = random.floats(queries * heads * d)
       let k = random.floats(keys * keyHeads * d)
       let v = random.floats(keys * keyHeads * d)

@@ -25,7 +25,8 @@ import Testing
     // mean 7/3, variance 26/9 for the first row; a constant second row leaves the bias
     let deviation = (Float(26) / 9 + 1).squareRoot()
     let mean = Float(7) / 3
-    for (a, b) in zip(output, [(3 - mean) / deviation + 1, (4 - mean) / deviation + 2, -mean / deviation + 3, 1, 2, 3])
+    for (a, b) in zip(
+      output, [(3 - mean) / deviation + 1, (4 - mean) / deviation + 2, -mean / deviation + 3, 1, 2, 3])
     {
       #expect(abs(a - b) < 1e-6)
     }
@@ -79,7 +80,8 @@ import Testing
       switch type {
       case .f32: raw.loadUnaligned(fromByteOffset: index * 4, as: Float.self)
       case .f16: Float(raw.loadUnaligned(fromByteOffset: index * 2, as: Float16.self))
-      case .bf16: Float(bitPattern: UInt32(raw.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self)) << 16)
+      case .bf16:
+        Float(bitPattern: UInt32(raw.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self)) << 16)
       }
     }
   }
@@ -173,7 +175,8 @@ import Testing
     let floats = [Float](repeating: 0, count: 10)
     for layout in [
       TensorLayout(tokens: 11, columns: 1), TensorLayout(tokens: 2, columns: 6),
-      TensorLayout(tokens: 2, columns: 2, tokenStride: 9), TensorLayout(tokens: Int.max, heads: 3, columns: 8),
+      TensorLayout(tokens: 2, columns: 2, tokenStride: 9),
+      TensorLayout(tokens: Int.max, heads: 3, columns: 8),
       TensorLayout(tokens: -1, columns: 1), TensorLayout(tokens: 1, columns: 1, tokenStride: -1),
       TensorLayout(tokens: 2, heads: 2, columns: 1, headStride: Int.max),
     ] {

@@ -17,7 +17,9 @@ struct OracleFloats {
   init(_ path: String) throws {
     let bytes = try TestFiles.bytes(TestFiles.fixture(path))
     floats = bytes.withUnsafeBytes { raw in
-      (0..<raw.count / 4).map { Float(bitPattern: UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: $0 * 4, as: UInt32.self))) }
+      (0..<raw.count / 4).map {
+        Float(bitPattern: UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: $0 * 4, as: UInt32.self)))
+      }
     }
   }
 
@@ -81,11 +83,13 @@ extension AlignedBuffer where Element == Float {
         var cache = try model.makeCache()
         var workspace = Workspace()
         var seen: [String: [Float]] = [:]
-        let hidden = try model.hiddenStates(of: oracle.ids, cache: &cache, workspace: &workspace) { layer, span in
+        let hidden = try model.hiddenStates(of: oracle.ids, cache: &cache, workspace: &workspace) {
+          layer, span in
           seen[layer < 0 ? "embedding" : "layer.\(layer)"] = (0..<span.count).map { span[$0] }
         }
         seen["norm"] = hidden.array()
-        seen["logits"] = try model.logits(of: hidden, rows: 0..<oracle.ids.count, workspace: &workspace).array()
+        seen["logits"] = try model.logits(of: hidden, rows: 0..<oracle.ids.count, workspace: &workspace)
+          .array()
         #expect(Set(seen.keys) == Set(oracle.states.keys))
         for (state, slice) in oracle.states {
           let actual = try #require(seen[state])

@@ -75,12 +75,12 @@ struct SmolLM2Tests {
   }
 
   /// Weights decoded in every product give the same numbers as weights decoded once.
-  @Test func mappedWeightsGiveTheSameLogits() throws {
+  @Test func bothStoragesGiveTheSameLogits() throws {
     let tokens: [Int32] = [504, 3575, 282, 4649]
     var results: [[Float]] = []
     for storage in WeightStorage.allCases {
       let model = try LlamaModel(path: TestFiles.modelPath, storage: storage)
-      #expect((model.weightByteCount == 0) == (storage == .mapped))
+      #expect((model.weightByteCount == 0) == (storage == .native))
       var cache = try model.makeCache()
       var workspace = Workspace()
       results.append(try model.prefill(tokens, into: &cache, workspace: &workspace).array())

@@ -53,7 +53,9 @@ public struct DenseKVCache: ~Copyable {
 
   private static func roundedUp(_ tokens: Int) throws(LongspanError) -> Int {
     let (sum, overflow) = tokens.addingReportingOverflow(granularity - 1)
-    guard !overflow else { throw LongspanError(.overflow, "a cache of \(tokens) tokens does not fit in 64 bits") }
+    guard !overflow else {
+      throw LongspanError(.overflow, "a cache of \(tokens) tokens does not fit in 64 bits")
+    }
     return sum / granularity * granularity
   }
 
@@ -82,7 +84,8 @@ public struct DenseKVCache: ~Copyable {
   public mutating func reserve(_ additional: Int) throws(LongspanError) {
     let (needed, overflow) = count.addingReportingOverflow(additional)
     guard additional >= 0, !overflow else {
-      throw LongspanError(.overflow, "a cache of \(count) and \(additional) more tokens does not fit in 64 bits")
+      throw LongspanError(
+        .overflow, "a cache of \(count) and \(additional) more tokens does not fit in 64 bits")
     }
     try SystemMemory.require(
       try Self.byteCount(blocks: layers * 2 * heads, tokens: additional, tokenBytes: tokenBytes),
@@ -156,7 +159,8 @@ public struct DenseKVCache: ~Copyable {
   @_lifetime(borrow self)
   private func tokens(layer: Int, kind: Int, uncommitted: Int) throws(LongspanError) -> TensorView {
     guard uncommitted >= 0, uncommitted <= capacity - count else {
-      throw LongspanError(.badShape, "\(uncommitted) tokens after \(count) of \(capacity) were never reserved")
+      throw LongspanError(
+        .badShape, "\(uncommitted) tokens after \(count) of \(capacity) were never reserved")
     }
     return try TensorView(
       memory.bytes(try range(layer: layer, kind: kind, from: 0)), layout(tokens: count + uncommitted))

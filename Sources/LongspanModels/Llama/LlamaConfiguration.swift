@@ -31,7 +31,8 @@ public struct LlamaConfiguration: Sendable, Equatable {
   public init(_ file: borrowing GGUFFile) throws(LongspanError) {
     let architecture = try file.string("general.architecture")
     guard architecture == "llama" else {
-      throw LongspanError(.unsupported, "\(file.name): architecture '\(architecture)' is not supported; llama is")
+      throw LongspanError(
+        .unsupported, "\(file.name): architecture '\(architecture)' is not supported; llama is")
     }
     let name = file.name
     func size(_ key: String, _ value: Int) throws(LongspanError) -> Int {
@@ -67,7 +68,8 @@ public struct LlamaConfiguration: Sendable, Equatable {
     case "linear":
       ropeScale = try number("llama.rope.scaling.factor", try file.float("llama.rope.scaling.factor"))
     default:
-      throw LongspanError(.unsupported, "\(name): rope scaling '\(scaling)' is not supported; none and linear are")
+      throw LongspanError(
+        .unsupported, "\(name): rope scaling '\(scaling)' is not supported; none and linear are")
     }
     let valueLength = try file.int("llama.attention.value_length", default: headDimension)
     guard valueLength == headDimension else {
@@ -76,7 +78,8 @@ public struct LlamaConfiguration: Sendable, Equatable {
     }
     guard headDimension % 8 == 0, headDimension <= 256 else {
       throw LongspanError(
-        .unsupported, "\(name): head dimension \(headDimension) is not supported; multiples of 8 up to 256 are")
+        .unsupported,
+        "\(name): head dimension \(headDimension) is not supported; multiples of 8 up to 256 are")
     }
     guard heads % keyValueHeads == 0 else {
       throw LongspanError(

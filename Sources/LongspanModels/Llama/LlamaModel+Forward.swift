@@ -29,10 +29,12 @@ extension LlamaModel {
     let c = configuration
     let count = tokens.count
     guard count > 0 else { throw LongspanError(.invalidArgument, "a model cannot read 0 tokens") }
-    guard cache.layers == c.layers, cache.heads == c.keyValueHeads, cache.headDimension == c.headDimension else {
+    guard cache.layers == c.layers, cache.heads == c.keyValueHeads, cache.headDimension == c.headDimension
+    else {
       throw LongspanError(
         .invalidArgument,
-        "a cache of \(cache.layers) layers and \(cache.heads) x \(cache.headDimension) is not of this model's shape")
+        "a cache of \(cache.layers) layers and \(cache.heads) x \(cache.headDimension) is not of this model's shape"
+      )
     }
     try cache.reserve(count)
     let first = cache.count
@@ -87,7 +89,8 @@ extension LlamaModel {
 
   /// residual += Wo attention(norm(residual)); the new keys and values go into the cache's next slots.
   private func attend(
-    _ layer: LlamaWeights.Layer, _ index: Int, _ count: Int, _ rotary: borrowing RotaryTable, _ step: inout Step,
+    _ layer: LlamaWeights.Layer, _ index: Int, _ count: Int, _ rotary: borrowing RotaryTable,
+    _ step: inout Step,
     _ residual: inout AlignedBuffer<Float>, _ cache: inout DenseKVCache, _ workspace: inout Workspace
   ) throws(LongspanError) {
     let c = configuration
@@ -96,12 +99,14 @@ extension LlamaModel {
     try multiply(step.normed, layer.key, count, &workspace, into: &step.keyValue)
     var keys = try cache.keySlots(layer: index, count: count)
     try context.rotate(
-      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension), by: rotary,
+      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
+      by: rotary,
       layout: .interleaved, into: &keys)
     try multiply(step.normed, layer.value, count, &workspace, into: &step.keyValue)
     var values = try cache.valueSlots(layer: index, count: count)
     try context.convert(
-      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension), into: &values)
+      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
+      into: &values)
 
     try multiply(step.normed, layer.query, count, &workspace, into: &step.query)
     try rotate(step.query, count, rotary, into: &step.rotated)
@@ -136,7 +141,8 @@ extension LlamaModel {
   }
 
   private func multiply(
-    _ input: borrowing AlignedBuffer<Float>, _ weights: WeightMatrix, _ count: Int, accumulating: Bool = false,
+    _ input: borrowing AlignedBuffer<Float>, _ weights: WeightMatrix, _ count: Int,
+    accumulating: Bool = false,
     _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
   ) throws(LongspanError) {
     var product = output.mutableSpan
@@ -196,7 +202,8 @@ extension LlamaModel {
     var output = logits.mutableSpan
     try context.linear(
       TensorView(
-        hidden.span.extracting(rows.lowerBound * width..<rows.upperBound * width), tokens: rows.count, columns: width),
+        hidden.span.extracting(rows.lowerBound * width..<rows.upperBound * width), tokens: rows.count,
+        columns: width),
       weights.output, workspace: &workspace, into: &output)
     return logits
   }

@@ -32,7 +32,7 @@ public final class LlamaModel: Sendable {
   ///   - progress: sees the loading, which takes a second or more for large models.
   /// - Throws: ``LongspanError`` naming the file and what is wrong with it.
   public init(
-    path: String, storage: WeightStorage = .dequantized, context: KernelContext? = nil,
+    path: String, storage: WeightStorage = .native, context: KernelContext? = nil,
     progress: ProgressHandler? = nil
   ) throws(LongspanError) {
     let context = if let context { context } else { try KernelContext() }
@@ -70,7 +70,7 @@ public final class LlamaModel: Sendable {
     return products + norms + (weights.isTied ? 0 : weights.embedding.rows * weights.embedding.columns)
   }
 
-  /// Bytes of decoded weights in memory of their own, beside the file's mapping.
+  /// Bytes of decoded weights in memory of their own, beside the file's mapping; 0 for ``WeightStorage/native``.
   public var weightByteCount: Int { weights.matrices.reduce(0) { $0 + $1.ownedByteCount } }
 
   /// An empty cache of this model's shape.
@@ -78,7 +78,8 @@ public final class LlamaModel: Sendable {
     elementType: ElementType = .f32, capacity: Int = 8192
   ) throws(LongspanError) -> DenseKVCache {
     try DenseKVCache(
-      layers: configuration.layers, heads: configuration.keyValueHeads, headDimension: configuration.headDimension,
+      layers: configuration.layers, heads: configuration.keyValueHeads,
+      headDimension: configuration.headDimension,
       elementType: elementType, capacity: capacity)
   }
 }

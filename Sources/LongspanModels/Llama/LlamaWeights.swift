@@ -2,10 +2,12 @@ import LongspanKernels
 
 /// How the weights of matrix products are held.
 public enum WeightStorage: String, Sendable, CaseIterable {
-  /// Decoded to f32 once, when the model is loaded: the fastest, for 4 bytes a weight.
-  case dequantized = "f32"
-  /// Left in the file's mapping and decoded in every product: no memory of its own.
-  case mapped
+  /// As the file stores them, in its mapping, decoded a panel at a time in every product. On SmolLM2 in Q4_1 this
+  /// generates faster than ``f32`` and reads prompts at the same rate (`Benchmarks/NOTES.md`), without memory of its
+  /// own.
+  case native
+  /// Decoded to f32 once, when the model is loaded: 4 bytes a weight.
+  case f32
 }
 
 /// The tensors of a Llama-type model.
@@ -69,7 +71,8 @@ struct LlamaWeights: Sendable {
     self.layers = layers
     outputNorm = try loader.vector("output_norm.weight", count: c.hidden)
     isTied = !shared.file.hasTensor(named: "output.weight")
-    output = try loader.matrix(isTied ? "token_embd.weight" : "output.weight", rows: vocabulary, columns: c.hidden)
+    output = try loader.matrix(
+      isTied ? "token_embd.weight" : "output.weight", rows: vocabulary, columns: c.hidden)
     ropeFactors =
       shared.file.hasTensor(named: "rope_freqs.weight")
       ? try loader.vector("rope_freqs.weight", count: c.rotaryDimension / 2) : []
@@ -100,14 +103,15 @@ struct TensorLoader {
     let tensor = try shared.file.tensor(named: name)
     guard tensor.shape.count == 2 else {
       throw LongspanError(
-        .invalidFile, "\(shared.file.name): tensor '\(name)' has \(tensor.shape.count) dimensions instead of 2")
+        .invalidFile,
+        "\(shared.file.name): tensor '\(name)' has \(tensor.shape.count) dimensions instead of 2")
     }
     return (tensor.shape[1], tensor.shape[0])
   }
 
   /// Throws if decoding every matrix would take more memory than there is.
   func requireMemory() throws(LongspanError) {
-    guard storage == .dequantized else { return }
+    guard storage == .f32 else { return }
     var bytes = 0
     for tensor in shared.file.tensors where tensor.shape.count == 2 {
       let (size, overflow) = tensor.elementCount.multipliedReportingOverflow(by: 4)
@@ -121,12 +125,14 @@ struct TensorLoader {
     let tensor = try shared.file.tensor(named: name)
     guard tensor.shape == [columns, rows] else {
       throw LongspanError(
-        .invalidFile, "\(shared.file.name): tensor '\(name)' has shape \(tensor.shape) instead of [\(columns), \(rows)]")
+        .invalidFile,
+        "\(shared.file.name): tensor '\(name)' has shape \(tensor.shape) instead of [\(columns), \(rows)]")
     }
     guard let type = WeightType(rawValue: tensor.type.rawValue) else {
       let names = WeightType.allCases.map { "\($0)".uppercased() }.joined(separator: ", ")
       throw LongspanError(
-        .unsupported, "\(shared.file.name): tensor '\(name)' has type \(tensor.type.name), which is not one of \(names)")
+        .unsupported,
+        "\(shared.file.name): tensor '\(name)' has type \(tensor.type.name), which is not one of \(names)")
     }
     do throws(LongspanError) {
       return try shared.file.withUnsafeBytes(of: tensor) { bytes throws(LongspanError) in
@@ -140,7 +146,7 @@ struct TensorLoader {
   /// A matrix for products, held as the loader's storage says.
   func matrix(_ name: String, rows: Int, columns: Int) throws(LongspanError) -> WeightMatrix {
     let stored = try stored(name, rows: rows, columns: columns)
-    return storage == .dequantized ? try stored.dequantized(on: context) : stored
+    return storage == .f32 ? try stored.dequantized(on: context) : stored
   }
 
   /// A vector in f32.
@@ -149,7 +155,8 @@ struct TensorLoader {
     guard tensor.shape == [count], tensor.type == .f32 else {
       throw LongspanError(
         .invalidFile,
-        "\(shared.file.name): tensor '\(name)' is \(tensor.type.name) of shape \(tensor.shape) instead of F32 [\(count)]")
+        "\(shared.file.name): tensor '\(name)' is \(tensor.type.name) of shape \(tensor.shape) instead of F32 [\(count)]"
+      )
     }
     return try shared.file.withUnsafeBytes(of: tensor) { bytes throws(LongspanError) in
       (0..<count).map { bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }

@@ -42,7 +42,8 @@ public struct Generator: ~Copyable {
     isFinished = false
     workspace = Workspace()
     decoder = TokenStreamDecoder(model.tokenizer, skippingControlTokens: true)
-    stopTokens = ignoringEnd ? [] : Set([model.tokenizer.endOfText, model.tokenizer.endOfTurn].compactMap { $0 })
+    stopTokens =
+      ignoringEnd ? [] : Set([model.tokenizer.endOfText, model.tokenizer.endOfTurn].compactMap { $0 })
   }
 
   /// Makes room for `tokens` more in the cache, so that a context beyond memory is refused before anything is read.
@@ -62,7 +63,9 @@ public struct Generator: ~Copyable {
   /// token was drawn.
   public mutating func next() throws(LongspanError) -> String? {
     guard !isFinished else { return nil }
-    guard logits.count > 0 else { throw LongspanError(.invalidText, "the prompt is empty: nothing was read yet") }
+    guard logits.count > 0 else {
+      throw LongspanError(.invalidText, "the prompt is empty: nothing was read yet")
+    }
     // a copy, because a span of the logits borrows all of self
     var sampler = sampler
     let token = try sampler.sample(logits.span)

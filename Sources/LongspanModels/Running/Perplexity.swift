@@ -52,7 +52,8 @@ public struct PerplexityEvaluation: Sendable {
     _ model: LlamaModel, tokens: [Int32], progress: ProgressHandler? = nil
   ) throws(LongspanError) -> PerplexityReport {
     guard contextLength >= 2 else {
-      throw LongspanError(.invalidArgument, "context: \(contextLength) is below 2, so no token could be predicted")
+      throw LongspanError(
+        .invalidArgument, "context: \(contextLength) is below 2, so no token could be predicted")
     }
     guard chunk > 0, buckets > 0 else {
       throw LongspanError(.invalidArgument, "chunk \(chunk) and buckets \(buckets): each must be at least 1")
@@ -140,7 +141,8 @@ private struct PositionSums {
         perplexity: exponential(nll[bucket] / Double(counts[bucket])))
     }
     return PerplexityReport(
-      perplexity: exponential(mean), meanNLL: mean, meanEntropy: entropy / Double(scored), scoredTokens: scored,
+      perplexity: exponential(mean), meanNLL: mean, meanEntropy: entropy / Double(scored),
+      scoredTokens: scored,
       curve: curve, cacheBytes: cacheBytes)
   }
 }
