@@ -97,7 +97,7 @@ import Testing
     Failure(
       arguments: ["generate", "--model", tiny, "--prompt", "x", "--temperature", "-1"], message: "temperature"
     ),
-    Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--top-p", "2"], message: "topP"),
+    Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--top-p", "2"], message: "top-p"),
     Failure(arguments: ["generate", "--model", tiny, "--prompt", "x", "--isa", "mmx"], message: "mmx"),
     Failure(
       arguments: ["generate", "--model", tiny, "--prompt", "x", "--threads", "99999"], message: "99999"),
