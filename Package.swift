@@ -3,7 +3,7 @@ import PackageDescription
 
 // Default: the BuildKernels plugin builds CKernels with CMake into .build/longspan.
 // LONGSPAN_SYSTEM=1: use a longspan installed on the system, found by pkg-config.
-let system = Context.environment["LONGSPAN_SYSTEM"] != nil
+let system = Context.environment["LONGSPAN_SYSTEM"] == "1"
 let prefix = "\(Context.packageDirectory)/.build/longspan/prefix"
 
 let kernels: Target =

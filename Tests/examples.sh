@@ -20,6 +20,10 @@ LD_LIBRARY_PATH=$(pkg-config --variable=libdir longspan) $work/c/example | tee $
 # each query's weights over its keys sum to one, and only the first value is not zero in its first channel
 grep -q '^ok: 0\.' $work/c/output
 
+# the Swift package over the installed library instead of one of its own
+LONGSPAN_SYSTEM=1 swift build --scratch-path $work/system --product longspan >$work/log 2>&1 || { cat $work/log; exit 1; }
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir longspan) $work/system/debug/longspan info | head -2
+
 [ -n "${LONGSPAN_MODEL:-}" ] || { echo "SKIPPED: the Swift example, which needs SmolLM2"; exit 0; }
 block swift >$work/swift/Sources/example/main.swift
 cat >$work/swift/Package.swift <<MANIFEST

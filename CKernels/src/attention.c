@@ -8,16 +8,6 @@
 
 #define MAX_QUERY_HEADS (INT64_C(1) << 20)
 
-size_t lspan_prefill_scratch_bytes(int64_t rows, int64_t head_dim)
-{
-    return lspan_cut_scratch(NULL, rows, head_dim, LSPAN_PREFILL_KEYS, 1).bytes;
-}
-
-size_t lspan_decode_scratch_bytes(int64_t rows, int64_t head_dim)
-{
-    return lspan_cut_scratch(NULL, rows, head_dim, LSPAN_DECODE_KEYS, 0).bytes;
-}
-
 static lspan_status check_shapes(const lspan_context *context, const lspan_attention *a)
 {
     if (!context || !a) return lspan_status_null_pointer;
@@ -87,7 +77,7 @@ static lspan_status plan_prefill(const lspan_context *context, const lspan_atten
         LSPAN_CHECK(lspan_multiply(prefill_tiles(plan, b), a->kv_heads, &tasks));
         if (__builtin_add_overflow(plan->tasks, tasks, &plan->tasks)) return lspan_status_overflow;
     }
-    plan->scratch_bytes = lspan_prefill_scratch_bytes(plan->tile_tokens * group, a->head_dim);
+    plan->scratch_bytes = lspan_cut_scratch(NULL, plan->tile_tokens * group, a->head_dim, LSPAN_PREFILL_KEYS, 1).bytes;
     return lspan_status_ok;
 }
 
@@ -201,7 +191,7 @@ static lspan_status plan_decode(const lspan_context *context, const lspan_attent
         if (s.parts > 1) plan->partial_rows += s.parts * s.rows * a->kv_heads;
         most_rows = lspan_max64(most_rows, s.rows);
     }
-    plan->scratch_bytes = lspan_decode_scratch_bytes(most_rows, a->head_dim);
+    plan->scratch_bytes = lspan_cut_scratch(NULL, most_rows, a->head_dim, LSPAN_DECODE_KEYS, 0).bytes;
     return lspan_status_ok;
 }
 

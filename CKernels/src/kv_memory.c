@@ -1,6 +1,7 @@
 /* kv_memory.c: reserved address space, and moving pages between reservations. */
 #define _GNU_SOURCE
 #include "checks.h"
+#include <errno.h>
 #include <longspan/kv.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -58,6 +59,27 @@ lspan_status lspan_kv_release(void *memory, size_t bytes)
     return munmap(memory, round_to_pages(bytes)) == 0 ? lspan_status_ok : lspan_status_bad_value;
 }
 
+#if defined(MREMAP_FIXED)
+/* Both reservations stay whole: a hole that remapping leaves behind is mapped again at once. */
+static lspan_status move_pages(char *destination, char *source, size_t bytes)
+{
+    if (mremap(source, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, destination) != MAP_FAILED) {
+        return map(source, bytes, MAP_FIXED) == MAP_FAILED ? lspan_status_out_of_memory : lspan_status_ok;
+    }
+    int failure = errno;
+    if (map(destination, bytes, MAP_FIXED) == MAP_FAILED) return lspan_status_out_of_memory;
+    size_t page = lspan_kv_page_bytes();
+    /* before Linux 6.17 one call moves one mapping only, and pages that were moved before are mappings of their own */
+    if (failure == EFAULT && bytes > page) {
+        size_t half = bytes / page / 2 * page;
+        LSPAN_CHECK(move_pages(destination, source, half));
+        return move_pages(destination + half, source + half, bytes - half);
+    }
+    memcpy(destination, source, bytes);
+    return lspan_status_ok;
+}
+#endif
+
 lspan_status lspan_kv_move(void *destination, void *source, size_t bytes)
 {
     size_t page = lspan_kv_page_bytes();
@@ -67,13 +89,9 @@ lspan_status lspan_kv_move(void *destination, void *source, size_t bytes)
     if (bytes % page != 0) return lspan_status_bad_alignment;
     if (bytes == 0) return lspan_status_ok;
 #if defined(MREMAP_FIXED)
-    if (mremap(source, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, destination) == MAP_FAILED) {
-        return lspan_status_out_of_memory;
-    }
-    /* the hole is mapped again, so that the source reservation stays whole and can be released at once */
-    if (map(source, bytes, MAP_FIXED) == MAP_FAILED) return lspan_status_out_of_memory;
+    return move_pages(destination, source, bytes);
 #else
     memcpy(destination, source, bytes);
-#endif
     return lspan_status_ok;
+#endif
 }

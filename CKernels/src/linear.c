@@ -3,12 +3,11 @@
  * Our executor splits the product; inside a task OpenBLAS runs on one thread. */
 #include "checks.h"
 #include "context_internal.h"
-#include "kernels/attention_mask.h"
-#include "kernels/attention_scratch.h"
+#include "integers.h"
 #include "weights.h"
 #include <cblas.h>
 #include <limits.h>
-#include <stdatomic.h>
+#include <pthread.h>
 
 const char *lspan_openblas_config(void)
 {
@@ -21,23 +20,27 @@ int lspan_openblas_parallel(void)
 }
 
 /* OpenBLAS's thread count is one number for the process: the first product in sets it to 1, the last one out puts
- * the caller's number back. A product that starts between those two steps of another one may run on more threads
- * for a moment: slower, never wrong. */
-static atomic_int products_running;
-static atomic_int threads_before = 1;
+ * the caller's number back. The lock is held only while that number changes, because OpenBLAS frees and makes buffers
+ * then, which no product may be using. */
+static pthread_mutex_t thread_count_lock = PTHREAD_MUTEX_INITIALIZER;
+static int products_running;
+static int threads_before;
 
 static void enter_single_threaded(void)
 {
-    if (atomic_fetch_add(&products_running, 1) == 0) {
-        atomic_store(&threads_before, openblas_get_num_threads());
+    pthread_mutex_lock(&thread_count_lock);
+    if (products_running++ == 0) {
+        threads_before = openblas_get_num_threads();
         openblas_set_num_threads(1);
     }
+    pthread_mutex_unlock(&thread_count_lock);
 }
 
 static void leave_single_threaded(void)
 {
-    int before = atomic_load(&threads_before);
-    if (atomic_fetch_sub(&products_running, 1) == 1) openblas_set_num_threads(before);
+    pthread_mutex_lock(&thread_count_lock);
+    if (--products_running == 0) openblas_set_num_threads(threads_before);
+    pthread_mutex_unlock(&thread_count_lock);
 }
 
 typedef struct product {
@@ -53,13 +56,15 @@ typedef struct product {
 
 /* A decoded panel of 256 KiB stays in L2 between its decoding and its use. */
 #define PANEL_BYTES (INT64_C(256) << 10)
+/* OpenBLAS ends the process when more threads than it was built for (64 in Debian) are inside it at once. */
+#define MAX_TASKS 64
 /* Fewer output columns a task than this and OpenBLAS's packing costs more than the split gains. */
 #define MIN_TASK_COLUMNS 64
 
 /* f32 weights that are a whole matrix go to OpenBLAS as they are. */
 static product plan_product(const lspan_context *context, const lspan_linear *linear, int64_t row_bytes)
 {
-    int64_t workers = (int64_t)context->executor.worker_count;
+    int64_t workers = lspan_min64((int64_t)context->executor.worker_count, MAX_TASKS);
     product p = {context, linear, row_bytes, 1, 1, 0, NULL, 0};
     int64_t columns = linear->weights.rows, rows = linear->rows, depth = linear->weights.columns;
     p.column_tasks = lspan_clamp64(columns / MIN_TASK_COLUMNS, 1, workers);

@@ -30,7 +30,7 @@ const char *lspan_status_description(lspan_status status)
     case lspan_status_bad_stride: return "a stride is negative or makes elements overlap";
     case lspan_status_bad_alignment: return "a pointer is not aligned as required";
     case lspan_status_bad_dtype: return "an element, block, activation or layout code is unknown";
-    case lspan_status_overflow: return "a size does not fit in 64 bits";
+    case lspan_status_overflow: return "a size does not fit its type";
     case lspan_status_workspace_too_small: return "the workspace is smaller than its size query asks for";
     case lspan_status_bad_value: return "a scalar parameter is not finite or out of its range";
     case lspan_status_bad_index: return "an index points outside its tensor";

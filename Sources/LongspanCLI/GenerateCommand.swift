@@ -18,7 +18,10 @@ struct GenerateCommand: ParsableCommand {
   @Option(help: "A UTF-8 file with the prompt.")
   var promptFile: String?
 
-  @Flag(help: "Wrap the prompt as the user's turn of a chat, by the model's template.")
+  @Flag(
+    help:
+      "Wrap the prompt as the user's turn of a chat, by the model's template. Special tokens spelled in it act as such."
+  )
   var chat = false
 
   @Option(help: "The system message of a chat, instead of the template's own.")

@@ -95,7 +95,6 @@ private struct MachineReport: Encodable {
           + (availableMemoryBytes.map { ", \(SystemMemory.describe($0)) available" } ?? "")
       ),
       ("OpenBLAS", "\(openblas), threads by \(openblasThreading)"),
-      ("OpenMP", "libomp"),
     ]
   }
 }

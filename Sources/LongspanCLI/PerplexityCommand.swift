@@ -42,8 +42,9 @@ struct PerplexityCommand: ParsableCommand {
     let text = try TextFile.read(text)
     let model = try model.load()
     let all = model.tokenizer.encode(text, parsingSpecialTokens: false)
-    guard skip + 1 < all.count else {
-      throw LongspanError(.invalidText, "\(self.text): has \(all.count) tokens, too few to skip \(skip)")
+    guard skip < all.count - 1 else {
+      throw LongspanError(
+        .invalidText, "\(self.text): has \(all.count) tokens, too few to predict one after skipping \(skip)")
     }
     let count = tokens ?? all.count - skip
     guard count <= all.count - skip else {

@@ -19,7 +19,7 @@ struct PerplexityPlot {
       try Data(svg.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
     } catch {
       throw LongspanError(
-        .unreadableFile, "\(path): the plot cannot be written: \(error.localizedDescription)")
+        .unwritableFile, "\(path): the plot cannot be written: \(error.localizedDescription)")
     }
   }
 

@@ -28,7 +28,7 @@ public struct AlignedBuffer<Element: BitwiseCopyable>: ~Copyable {
   }
 
   /// A buffer of nothing.
-  init() {
+  public init() {
     self.init(storage: UnsafeMutableBufferPointer(start: nil, count: 0))
   }
 

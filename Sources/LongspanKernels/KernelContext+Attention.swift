@@ -117,6 +117,8 @@ extension KernelContext {
         .badIndex,
         "batch: offsets must be of one length and end at \(q.tokens) query tokens and \(k.tokens) keys")
     }
+    // the arrays must outlive the addresses taken of their spans
+    defer { withExtendedLifetime(batch) {} }
     let row = try checkedProduct(q.heads, q.columns, "output")
     try requireCount(try checkedProduct(q.tokens, row, "output"), in: output.count, "output")
     let queryOffsets = batch.queryOffsets.span

@@ -1,4 +1,5 @@
 import CKernels
+import Glibc
 
 /// What a kernel call runs with: an ISA variant and a team of threads.
 ///
@@ -27,8 +28,8 @@ public final class KernelContext: Sendable {
     guard status == .ok, let made else {
       if status == .unknown_isa {
         let names = KernelContext.variants.filter(\.isSupported).map(\.name).joined(separator: ", ")
-        throw LongspanError(
-          .unknownISA, "ISA variant '\(isa ?? "in LONGSPAN_ISA")': unknown here; this CPU runs \(names)")
+        let asked = isa ?? "\(getenv("LONGSPAN_ISA").map { String(cString: $0) } ?? "") of LONGSPAN_ISA"
+        throw LongspanError(.unknownISA, "ISA variant '\(asked)': unknown here; this CPU runs \(names)")
       }
       throw LongspanError(status, during: "making a context with \(threads) threads")
     }

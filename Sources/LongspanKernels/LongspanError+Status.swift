@@ -16,6 +16,8 @@ extension LongspanError {
 }
 
 extension LongspanError.Code {
+  /// A required pointer is null (`lspan_status_null_pointer`).
+  public static let nullPointer = LongspanError.Code(rawValue: 10)
   /// A dimension is out of its range (`lspan_status_bad_shape`).
   public static let badShape = LongspanError.Code(rawValue: 20)
   /// A stride is negative or makes elements overlap (`lspan_status_bad_stride`).
@@ -26,10 +28,16 @@ extension LongspanError.Code {
   public static let badElementType = LongspanError.Code(rawValue: 50)
   /// A size does not fit in 64 bits (`lspan_status_overflow`).
   public static let overflow = LongspanError.Code(rawValue: 60)
+  /// The workspace is too small (`lspan_status_workspace_too_small`).
+  public static let workspaceTooSmall = LongspanError.Code(rawValue: 70)
   /// A scalar parameter is not finite or out of its range (`lspan_status_bad_value`).
   public static let badValue = LongspanError.Code(rawValue: 80)
   /// An index points outside its tensor (`lspan_status_bad_index`).
   public static let badIndex = LongspanError.Code(rawValue: 90)
   /// The ISA variant does not exist or this CPU cannot run it (`lspan_status_unknown_isa`).
   public static let unknownISA = LongspanError.Code(rawValue: 100)
+  /// The C library or the system is out of memory (`lspan_status_out_of_memory`).
+  public static let outOfMemory = LongspanError.Code(rawValue: 110)
+  /// The executor failed to run the tasks (`lspan_status_executor_failed`).
+  public static let executorFailed = LongspanError.Code(rawValue: 120)
 }

@@ -15,6 +15,8 @@ public struct LongspanError: Error, Equatable, Sendable, CustomStringConvertible
     public static let invalidArgument = Code(rawValue: 1000)
     /// A file that cannot be opened, read or mapped.
     public static let unreadableFile = Code(rawValue: 1010)
+    /// A file that cannot be written.
+    public static let unwritableFile = Code(rawValue: 1015)
     /// A file whose content breaks its format.
     public static let invalidFile = Code(rawValue: 1020)
     /// A well-formed file or request that asks for something Longspan does not do.

@@ -1,10 +1,4 @@
-#if canImport(Darwin)
-  import Darwin
-#elseif canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
+import Glibc
 
 /// What memory the machine has left, and what this process has taken.
 public enum SystemMemory {
@@ -15,7 +9,9 @@ public enum SystemMemory {
     guard let limit = number(in: "/sys/fs/cgroup/memory.max"),
       let used = number(in: "/sys/fs/cgroup/memory.current")
     else { return machine }
-    return min(machine ?? limit, max(0, limit - used))
+    // the file cache counts as used, but goes when memory is wanted
+    let reclaimable = field("inactive_file", in: "/sys/fs/cgroup/memory.stat", unit: 1) ?? 0
+    return min(machine ?? limit, max(0, limit - used + reclaimable))
   }
 
   /// The most bytes this process has held at once (its peak resident set), or `nil` where unknown.
@@ -45,12 +41,12 @@ public enum SystemMemory {
     return unit == 0 ? "\(bytes) bytes" : "\(tenths / 10).\(tenths % 10) \(units[unit])"
   }
 
-  /// The value in KiB after a label of a /proc file, in bytes.
-  private static func field(_ label: String, in path: String) -> Int? {
+  /// The number after a label of a system file, times `unit`: /proc counts in KiB.
+  private static func field(_ label: String, in path: String, unit: Int = 1024) -> Int? {
     guard let text = contents(of: path) else { return nil }
     for line in text.split(separator: "\n") where line.hasPrefix(label) {
       let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
-      if words.count > 1, let kibibytes = Int(words[1]) { return kibibytes * 1024 }
+      if words.count > 1, let value = Int(words[1]) { return value * unit }
     }
     return nil
   }

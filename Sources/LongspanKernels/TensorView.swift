@@ -131,26 +131,26 @@ public struct MutableTensorView: ~Copyable, ~Escapable {
   }
 }
 
-// The addresses below outlive the closures that yield them, but not the spans they come from: each is used only for
+// nil for no elements, whose memory C must not touch. The addresses below outlive the closures that yield them, but not the spans they come from: each is used only for
 // one C call in a function that holds the span, and the C library keeps no pointer.
 
 extension RawSpan {
-  var baseAddress: UnsafeRawPointer? { withUnsafeBytes { $0.baseAddress } }
+  var baseAddress: UnsafeRawPointer? { isEmpty ? nil : withUnsafeBytes { $0.baseAddress } }
 }
 
 extension MutableRawSpan {
   var mutableBaseAddress: UnsafeMutableRawPointer? {
-    mutating get { withUnsafeMutableBytes { $0.baseAddress } }
+    mutating get { isEmpty ? nil : withUnsafeMutableBytes { $0.baseAddress } }
   }
 }
 
 extension Span where Element: BitwiseCopyable {
-  var baseAddress: UnsafePointer<Element>? { withUnsafeBufferPointer { $0.baseAddress } }
+  var baseAddress: UnsafePointer<Element>? { isEmpty ? nil : withUnsafeBufferPointer { $0.baseAddress } }
 }
 
 extension MutableSpan where Element: BitwiseCopyable {
   var mutableBaseAddress: UnsafeMutablePointer<Element>? {
-    mutating get { withUnsafeMutableBufferPointer { $0.baseAddress } }
+    mutating get { isEmpty ? nil : withUnsafeMutableBufferPointer { $0.baseAddress } }
   }
 }
 

@@ -84,6 +84,11 @@ public final class WeightMatrix: Sendable {
       throw LongspanError(
         .badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(bytes.count)")
     }
+    let alignment = type.blockElements == 1 ? type.blockBytes : 1
+    guard UInt(bitPattern: bytes.baseAddress) % UInt(alignment) == 0 else {
+      throw LongspanError(
+        .badAlignment, "weights of type \(type) do not start at a multiple of \(alignment) bytes")
+    }
     self.type = type
     self.rows = rows
     self.columns = columns

@@ -122,7 +122,7 @@ import Testing
     Failure(arguments: ["perplexity", "--model", tiny, "--text", "/"], message: "/: cannot be read"),
     Failure(
       arguments: ["perplexity", "--model", tiny, "--text", novel, "--skip", "99999999"],
-      message: "too few to skip"),
+      message: "too few to predict"),
     Failure(
       arguments: ["perplexity", "--model", tiny, "--text", novel, "--context", "1"], message: "context"),
     Failure(

@@ -24,9 +24,12 @@ struct SmolLM2Tests {
     struct Case: Decodable {
       let name: String
       let lastLogits: OracleFloats.Slice
+      let sampledLogits: OracleFloats.Slice
       let meanNll: Double?
       let greedy: Greedy?
     }
+    /// Every how-manieth logit of each position is in `sampledLogits`.
+    let sampledEvery: Int
     let cases: [Case]
   }
 
@@ -44,6 +47,25 @@ struct SmolLM2Tests {
       let error = relativeError(logits.array(), floats[expected.lastLogits])
       #expect(error < 2e-3, "\(expected.name): relative error \(error)")
       print("SmolLM2 \(expected.name): relative error of the last logits \(error)")
+    }
+  }
+
+  @Test func logitsOfEveryPositionMatchTransformers() throws {
+    let prompts = try TestFiles.json(Prompts.self, "tokenizer/prompts.json").prompts
+    let oracle = try TestFiles.json(Oracle.self, "smollm2/smollm2.json")
+    let floats = try OracleFloats("smollm2/smollm2.f32")
+    let model = try LlamaModel(path: TestFiles.modelPath)
+    for expected in oracle.cases {
+      let prompt = try #require(prompts.first { $0.name == expected.name })
+      var cache = try model.makeCache()
+      var workspace = Workspace()
+      let hidden = try model.hiddenStates(of: prompt.ids, cache: &cache, workspace: &workspace)
+      let logits = try model.logits(of: hidden, rows: 0..<prompt.ids.count, workspace: &workspace).array()
+      // the vocabulary is a multiple of the step, so steps run on from row to row
+      let sampled = stride(from: 0, to: logits.count, by: oracle.sampledEvery).map { logits[$0] }
+      #expect(sampled.count == expected.sampledLogits.count)
+      let error = relativeError(sampled, floats[expected.sampledLogits])
+      #expect(error < 2e-3, "\(expected.name): relative error \(error)")
     }
   }
 

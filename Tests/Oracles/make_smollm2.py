@@ -11,6 +11,7 @@ from oracle_io import Blob, write_json
 
 NEW_TOKENS = 32
 LOSS_PROMPT = "passage-256"
+SAMPLED_EVERY = 768  # 64 of the 49,152 logits, at every position
 
 
 def top(logits: torch.Tensor, count: int) -> dict[str, object]:
@@ -53,6 +54,7 @@ def main() -> None:
         ids = prompt["ids"]
         logits = model(torch.tensor([ids]), use_cache=False).logits[0]
         case = {"name": prompt["name"], "last_logits": blob.add(logits[-1]), "top": top(logits[-1], 8)}
+        case["sampled_logits"] = blob.add(logits[:, ::SAMPLED_EVERY].contiguous())
         if prompt["name"] == LOSS_PROMPT:
             log_p = logits[:-1].double().log_softmax(-1)
             nll = -log_p.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
@@ -61,7 +63,7 @@ def main() -> None:
             case["greedy"] = greedy(model, ids)
         cases.append(case)
     out = arguments.out / "smollm2"
-    write_json(out / "smollm2.json", {"array": blob.write(out / "smollm2.f32"), "cases": cases})
+    write_json(out / "smollm2.json", {"array": blob.write(out / "smollm2.f32"), "sampled_every": SAMPLED_EVERY, "cases": cases})
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ LSPAN_BEGIN_DECLS
 
 /* One attention call over a ragged batch. */
 typedef struct lspan_attention {
-    int64_t sequences;   /* B >= 0 */
+    int64_t sequences;   /* B >= 0; finding a task's sequence takes O(B), so hundreds, not hundreds of thousands */
     int64_t query_heads; /* Hq: a multiple of kv_heads, at most 2^20 */
     int64_t kv_heads;    /* Hk >= 1 */
     int64_t head_dim;    /* D: a multiple of 8, 8 to 256 */

@@ -35,9 +35,11 @@ LSPAN_API lspan_status lspan_embedding(
     float *output, int64_t output_row_stride);
 
 /* y = x W^T, or y += x W^T with accumulate, through OpenBLAS (one thread inside each task).
- *   x [R, K] f32, its rows not overlapping; W [M, K]; y [R, M] f32. K >= 1; R, M and the strides below 2^31.
- * Weights other than f32 are decoded a panel at a time. OpenBLAS keeps buffers of its own, allocated at its
- * first calls. Errors also: bad_value (accumulate), workspace_too_small. */
+ *   x [R, K] f32, its rows not overlapping; W [M, K]; y [R, M] f32. 1 <= K < 2^28; R, M and the strides below 2^31.
+ * Weights other than f32 are decoded a panel at a time.
+ * OpenBLAS keeps buffers of its own, allocated at its first calls, and one thread count for the process, which is 1
+ * while a product runs and then what it was: the host must not run OpenBLAS of its own at that time, nor more than 64
+ * threads in products at once. Errors also: bad_value (accumulate), workspace_too_small. */
 typedef struct lspan_linear {
     lspan_weights weights;
     int64_t rows; /* R */

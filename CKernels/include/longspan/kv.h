@@ -26,8 +26,9 @@ LSPAN_API lspan_status lspan_kv_release(void *memory, size_t bytes);
 
 /* Moves `bytes` of content from one reservation into another, by remapping whole pages where the system can (Linux),
  * else by copying. Both pointers and the count must be multiples of the page size and the ranges must not overlap.
- * The source range afterwards holds unspecified content and must only be released.
- * Errors: null_pointer, bad_alignment, out_of_memory. */
+ * The source range afterwards holds unspecified content.
+ * Errors: null_pointer, bad_alignment; out_of_memory (the system has no more mappings), after which the content of
+ * both ranges is unspecified and they must only be released. */
 LSPAN_API lspan_status lspan_kv_move(void *destination, void *source, size_t bytes);
 
 LSPAN_END_DECLS

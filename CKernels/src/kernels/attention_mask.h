@@ -2,6 +2,7 @@
 #ifndef LSPAN_ATTENTION_MASK_H
 #define LSPAN_ATTENTION_MASK_H
 
+#include "../integers.h"
 #include <longspan/attention.h>
 
 /* A row sees key j where j < high and (j >= low or j < sinks). All three do not decrease with the row. */
@@ -10,13 +11,6 @@ typedef struct lspan_row_keys {
     int64_t high;
     int64_t sinks;
 } lspan_row_keys;
-
-static inline int64_t lspan_min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t lspan_max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t lspan_clamp64(int64_t x, int64_t low, int64_t high)
-{
-    return lspan_max64(low, lspan_min64(x, high));
-}
 
 /* Keys seen by query token `row` of T over S keys. */
 static inline lspan_row_keys lspan_keys_of_row(const lspan_attention *a, int64_t row, int64_t tokens, int64_t keys)

@@ -74,10 +74,12 @@ V_INLINE void pack_keys(
             v_f32 block[V_WIDTH];
 #pragma GCC unroll 16
             for (int i = 0; i < V_WIDTH; i++) {
-                int64_t at = base + (j + i) * keys.token_stride + d;
-                block[i] = j + i >= count ? v_zero()
-                    : width == V_WIDTH    ? v_load_as(keys.data, at, dtype)
-                                          : v_load_as_n(keys.data, at, dtype, width);
+                block[i] = v_zero();
+                if (j + i < count) {
+                    int64_t at = base + (j + i) * keys.token_stride + d;
+                    block[i] = width == V_WIDTH ? v_load_as(keys.data, at, dtype)
+                                                : v_load_as_n(keys.data, at, dtype, width);
+                }
             }
             v_transpose(block);
 #pragma GCC unroll 16

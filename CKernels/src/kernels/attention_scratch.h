@@ -3,6 +3,7 @@
 #ifndef LSPAN_ATTENTION_SCRATCH_H
 #define LSPAN_ATTENTION_SCRATCH_H
 
+#include "../integers.h"
 #include "../tuning.h"
 #include <stddef.h>
 #include <stdint.h>
@@ -10,11 +11,6 @@
 #define LSPAN_SCRATCH_LANES 16
 #define LSPAN_SCRATCH_ROWS 12
 #define LSPAN_SCRATCH_PANEL 32
-
-static inline int64_t lspan_round_up(int64_t x, int64_t multiple)
-{
-    return (x + multiple - 1) / multiple * multiple;
-}
 
 /* All f32, each array 64-byte aligned. */
 typedef struct lspan_attention_scratch {

@@ -74,8 +74,6 @@ typedef struct lspan_loss {
 
 typedef struct lspan_kernels {
     const char *name;
-    int64_t vector_width;
-    int64_t tile_rows;
 
     void (*attention_prefill)(const lspan_attention *attention, lspan_prefill_task task, void *scratch);
     void (*attention_decode)(const lspan_attention *attention, lspan_decode_task task, void *scratch);
@@ -97,9 +95,5 @@ typedef struct lspan_kernels {
 extern const lspan_kernels lspan_avx512_kernels;
 extern const lspan_kernels lspan_avx2_kernels;
 extern const lspan_kernels lspan_scalar_kernels;
-
-/* Scratch bytes of one prefill or decode task, a multiple of 64, for rows = T*G query rows. */
-size_t lspan_prefill_scratch_bytes(int64_t rows, int64_t head_dim);
-size_t lspan_decode_scratch_bytes(int64_t rows, int64_t head_dim);
 
 #endif

@@ -6,8 +6,6 @@
 
 const lspan_kernels LSPAN_VARIANT(kernels) = {
     .name = LSPAN_QUOTE(LSPAN_ISA),
-    .vector_width = V_WIDTH,
-    .tile_rows = LSPAN_TILE_ROWS,
     .attention_prefill = LSPAN_VARIANT(attention_prefill),
     .attention_decode = LSPAN_VARIANT(attention_decode),
     .attention_merge = LSPAN_VARIANT(attention_merge),

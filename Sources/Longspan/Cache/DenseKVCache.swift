@@ -20,9 +20,12 @@ public struct DenseKVCache: ~Copyable {
   /// Tokens that fit without another reservation.
   public private(set) var capacity: Int
   private var memory: ReservedMemory
+  /// Tokens whose memory was found to be free, or taken since.
+  private var checked = 0
 
-  /// Capacities are multiples of this many tokens, so that each head's slots begin on a page for any head dimension.
-  private static let granularity = 1024
+  /// Capacities are multiples of this many tokens, so that each head's slots begin on a page: a token of a head takes
+  /// at least 16 bytes, and a multiple of that.
+  private static let granularity = max(1024, ReservedMemory.roundedUpToPages(1) / 16)
 
   /// Makes an empty cache.
   ///
@@ -40,9 +43,14 @@ public struct DenseKVCache: ~Copyable {
           + "and the head dimension a multiple of 8")
     }
     let whole = try Self.roundedUp(capacity)
+    let (pairs, overflowA) = layers.multipliedReportingOverflow(by: 2 * elementType.byteCount)
+    let (width, overflowB) = heads.multipliedReportingOverflow(by: headDimension)
+    guard !overflowA, !overflowB else {
+      throw LongspanError(
+        .overflow, "a cache of \(layers) layers, \(heads) heads of \(headDimension) is too large")
+    }
     let memory = try ReservedMemory(
-      byteCount: Self.byteCount(
-        blocks: layers * 2 * heads, tokens: whole, tokenBytes: headDimension * elementType.byteCount))
+      byteCount: Self.byteCount(blocks: pairs, tokens: whole, tokenBytes: width))
     self.layers = layers
     self.heads = heads
     self.headDimension = headDimension
@@ -80,16 +88,19 @@ public struct DenseKVCache: ~Copyable {
   ///
   /// - Complexity: O(layers x heads) when the capacity must grow, else O(1).
   /// - Throws: ``LongspanError`` with ``LongspanError/Code/insufficientMemory`` if the machine has not that much
-  ///   memory free; the cache is unchanged then.
+  ///   memory free; the cache is unchanged then. If the system fails while pages move, the cache is empty afterwards.
   public mutating func reserve(_ additional: Int) throws(LongspanError) {
     let (needed, overflow) = count.addingReportingOverflow(additional)
     guard additional >= 0, !overflow else {
       throw LongspanError(
         .overflow, "a cache of \(count) and \(additional) more tokens does not fit in 64 bits")
     }
-    try SystemMemory.require(
-      try Self.byteCount(blocks: layers * 2 * heads, tokens: additional, tokenBytes: tokenBytes),
-      for: "the keys and values of \(additional) more tokens")
+    if needed > checked {
+      try SystemMemory.require(
+        try Self.byteCount(blocks: layers * 2 * heads, tokens: needed - checked, tokenBytes: tokenBytes),
+        for: "the keys and values of \(needed - checked) more tokens")
+      checked = needed
+    }
     guard needed > capacity else { return }
     let larger = try Self.roundedUp(max(needed, capacity * 2))
     let blocks = layers * 2 * heads
@@ -97,9 +108,15 @@ public struct DenseKVCache: ~Copyable {
       byteCount: Self.byteCount(blocks: blocks, tokens: larger, tokenBytes: tokenBytes))
     // every block begins on a page and its capacity is whole pages, so whole pages move
     let used = ReservedMemory.roundedUpToPages(count * tokenBytes)
-    for block in 0..<blocks {
-      try grown.move(
-        used, from: &memory, at: block * capacity * tokenBytes, to: block * larger * tokenBytes)
+    do throws(LongspanError) {
+      for block in 0..<blocks {
+        try grown.move(
+          used, from: &memory, at: block * capacity * tokenBytes, to: block * larger * tokenBytes)
+      }
+    } catch {
+      // some blocks have left the old reservation, so neither holds all tokens
+      count = 0
+      throw error
     }
     memory = grown
     capacity = larger

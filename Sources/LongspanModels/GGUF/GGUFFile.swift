@@ -86,7 +86,7 @@ public struct GGUFFile: ~Copyable, Sendable {
 
   /// Calls `body` with the stored bytes of a tensor.
   ///
-  /// The buffer is valid only during the call. Its address has the file's alignment, `general.alignment`
+  /// The buffer is valid as long as the file. Its address has the file's alignment, `general.alignment`
   /// (32 unless the file says otherwise).
   ///
   /// - Throws: ``LongspanError`` with code `invalidArgument` if the tensor is not one of this file's, and

@@ -1,12 +1,5 @@
+import Glibc
 import LongspanKernels
-
-#if canImport(Darwin)
-  import Darwin
-#elseif canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
 
 /// A read-only memory mapping of a whole file, released with its owner.
 ///
@@ -23,7 +16,8 @@ struct MappedFile: ~Copyable, @unchecked Sendable {
   /// - Throws: ``LongspanError`` with code `unreadableFile` if there is no such file, if it is no regular
   ///   file, or if it cannot be opened or mapped; with code `invalidFile` if it is empty.
   init(path: String) throws(LongspanError) {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    // a named pipe must be refused below, not waited for
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else {
       throw Self.unreadable(path, "cannot be opened", errno)
     }

@@ -64,7 +64,9 @@ public struct LlamaConfiguration: Sendable, Equatable {
 
     let scaling = try file.string("llama.rope.scaling.type", default: "none")
     switch scaling {
-    case "none": ropeScale = 1
+    case "none":
+      // how files named linear scaling before they named its type
+      ropeScale = try number("llama.rope.scale_linear", try file.float("llama.rope.scale_linear", default: 1))
     case "linear":
       ropeScale = try number("llama.rope.scaling.factor", try file.float("llama.rope.scaling.factor"))
     default:

@@ -66,8 +66,17 @@ extension LlamaModel {
     var up: AlignedBuffer<Float>
     var activated: AlignedBuffer<Float>
 
+    /// Tokens whose activations need not be checked against free memory, which takes longer than such a step's kernels.
+    private static let uncheckedTokens = 64
+
     // Every allocation may throw, so none is stored before all are made.
     init(configuration c: LlamaConfiguration, count: Int) throws(LongspanError) {
+      let width = 2 * c.hidden + (2 * c.heads + c.keyValueHeads) * c.headDimension + 3 * c.feedForward
+      let (bytes, overflow) = count.multipliedReportingOverflow(by: width * MemoryLayout<Float>.stride)
+      if overflow || count > Step.uncheckedTokens {
+        try SystemMemory.require(
+          overflow ? Int.max : bytes, for: "the activations of \(count) tokens at once")
+      }
       let normed = try AlignedBuffer<Float>(count: count * c.hidden)
       let query = try AlignedBuffer<Float>(count: count * c.heads * c.headDimension)
       let rotated = try AlignedBuffer<Float>(count: count * c.heads * c.headDimension)

@@ -9,7 +9,8 @@ import LongspanKernels
 /// ```swift
 /// let model = try LlamaModel(path: "model.gguf")
 /// var cache = try model.makeCache()
-/// let logits = try model.prefill([1, 2, 3], into: &cache)
+/// var workspace = Workspace()
+/// let logits = try model.prefill([1, 2, 3], into: &cache, workspace: &workspace)
 /// ```
 public final class LlamaModel: Sendable {
   public let configuration: LlamaConfiguration

@@ -76,6 +76,10 @@ struct LlamaWeights: Sendable {
     ropeFactors =
       shared.file.hasTensor(named: "rope_freqs.weight")
       ? try loader.vector("rope_freqs.weight", count: c.rotaryDimension / 2) : []
+    guard ropeFactors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
+      throw LongspanError(
+        .invalidFile, "\(shared.file.name): tensor 'rope_freqs.weight' has a factor that is not positive")
+    }
     try report(ProgressUpdate(stage: "loading", completed: c.layers + 1, total: c.layers + 1), to: progress)
   }
 
@@ -113,7 +117,9 @@ struct TensorLoader {
   func requireMemory() throws(LongspanError) {
     guard storage == .f32 else { return }
     var bytes = 0
-    for tensor in shared.file.tensors where tensor.shape.count == 2 {
+    let isTied = !shared.file.hasTensor(named: "output.weight")
+    for tensor in shared.file.tensors where tensor.shape.count == 2 && tensor.type != .f32 {
+      if tensor.name == "token_embd.weight", !isTied { continue }
       let (size, overflow) = tensor.elementCount.multipliedReportingOverflow(by: 4)
       bytes = overflow ? Int.max : bytes.addingReportingOverflow(size).overflow ? Int.max : bytes + size
     }
@@ -146,7 +152,7 @@ struct TensorLoader {
   /// A matrix for products, held as the loader's storage says.
   func matrix(_ name: String, rows: Int, columns: Int) throws(LongspanError) -> WeightMatrix {
     let stored = try stored(name, rows: rows, columns: columns)
-    return storage == .f32 ? try stored.dequantized(on: context) : stored
+    return storage == .f32 && stored.type != .f32 ? try stored.dequantized(on: context) : stored
   }
 
   /// A vector in f32.

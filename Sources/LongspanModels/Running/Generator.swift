@@ -19,6 +19,8 @@ public struct Generator: ~Copyable {
   private var decoder: TokenStreamDecoder
   private var workspace: Workspace
   private var logits: AlignedBuffer<Float>
+  /// The token drawn last, which the model has not read yet.
+  private var pending: Int32?
   private let stopTokens: Set<Int32>
 
   /// Makes a generator with an empty cache.
@@ -33,13 +35,13 @@ public struct Generator: ~Copyable {
   ) throws(LongspanError) {
     let cache = try model.makeCache(elementType: cacheType, capacity: capacity)
     let sampler = try Sampler(options: sampling, seed: seed)
-    let logits = try AlignedBuffer<Float>(count: 0)
     self.model = model
     self.cache = cache
     self.sampler = sampler
-    self.logits = logits
+    logits = AlignedBuffer()
     generated = []
     isFinished = false
+    pending = nil
     workspace = Workspace()
     decoder = TokenStreamDecoder(model.tokenizer, skippingControlTokens: true)
     stopTokens =
@@ -55,14 +57,24 @@ public struct Generator: ~Copyable {
   public mutating func read(
     _ tokens: [Int32], chunk: Int = 512, progress: ProgressHandler? = nil
   ) throws(LongspanError) {
-    logits = try model.prefill(tokens, into: &cache, chunk: chunk, workspace: &workspace, progress: progress)
+    let unread = pending.map { [$0] } ?? []
+    // if reading fails, there is nothing to draw from until a later call succeeds
+    logits = AlignedBuffer()
+    pending = nil
+    logits = try model.prefill(
+      unread + tokens, into: &cache, chunk: chunk, workspace: &workspace, progress: progress)
     isFinished = false
   }
 
-  /// Draws the next token, reads it, and returns the text that is now complete, which may be empty; `nil` once a stop
-  /// token was drawn.
+  /// Draws the next token and returns the text that is now complete, which may be empty; `nil` once a stop token was
+  /// drawn. The token is read by the model at the next call, so that its text does not wait for that.
   public mutating func next() throws(LongspanError) -> String? {
     guard !isFinished else { return nil }
+    if let token = pending {
+      let hidden = try model.hiddenStates(of: [token], cache: &cache, workspace: &workspace)
+      logits = try model.logits(of: hidden, rows: 0..<1, workspace: &workspace)
+      pending = nil
+    }
     guard logits.count > 0 else {
       throw LongspanError(.invalidText, "the prompt is empty: nothing was read yet")
     }
@@ -75,8 +87,7 @@ public struct Generator: ~Copyable {
       return nil
     }
     generated.append(token)
-    let hidden = try model.hiddenStates(of: [token], cache: &cache, workspace: &workspace)
-    logits = try model.logits(of: hidden, rows: 0..<1, workspace: &workspace)
+    pending = token
     return try decoder.append(token)
   }
 

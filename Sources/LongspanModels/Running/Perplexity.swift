@@ -72,7 +72,7 @@ public struct PerplexityEvaluation: Sendable {
       try cache.truncate(to: 0)
       var position = first
       while position < end {
-        let next = min(end, position + chunk)
+        let next = position + min(chunk, end - position)
         let hidden = try model.hiddenStates(
           of: Array(tokens[position..<next]), cache: &cache, workspace: &workspace)
         let scored = min(next, end - 1) - position

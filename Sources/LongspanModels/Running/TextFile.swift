@@ -1,12 +1,5 @@
+import Glibc
 import LongspanKernels
-
-#if canImport(Darwin)
-  import Darwin
-#elseif canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
 
 /// Reads texts for models.
 public enum TextFile {
