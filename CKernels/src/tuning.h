@@ -2,7 +2,7 @@
  *
  *   LSPAN_TILE_ROWS x LSPAN_TILE_VECTORS   accumulators of the product micro-kernel (attention prefill)
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
- *   LSPAN_DECODE_COLUMNS                   value vectors a decode row accumulates in registers at once
+ *   LSPAN_DECODE_VALUE_ROWS x LSPAN_DECODE_COLUMNS   accumulators of decode's sum of values
  */
 #ifndef LSPAN_TUNING_H
 #define LSPAN_TUNING_H
@@ -11,21 +11,24 @@
 /* 32 registers: 24 accumulators, 2 operands, 1 broadcast; 14 loads for 24 FMAs keeps the FMA pipes the limit */
 #define LSPAN_TILE_ROWS 12
 #define LSPAN_TILE_VECTORS 2
-/* 16 accumulators (4 keys x 4 rows, 4 rows x 4 vectors) hide the FMA latency of 4 on two pipes twice over */
+/* 16 accumulators hold a whole value row of D = 128 for two query rows, so memory is read in address order */
 #define LSPAN_DECODE_ROWS 4
-#define LSPAN_DECODE_COLUMNS 4
+#define LSPAN_DECODE_VALUE_ROWS 2
+#define LSPAN_DECODE_COLUMNS 8
 #elif defined(LSPAN_VARIANT_avx2)
 /* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
 #define LSPAN_TILE_ROWS 6
 #define LSPAN_TILE_VECTORS 2
-/* 8 accumulators, 4 keys, and the queries as memory operands */
+/* 8 accumulators, and the queries as memory operands */
 #define LSPAN_DECODE_ROWS 2
-#define LSPAN_DECODE_COLUMNS 4
+#define LSPAN_DECODE_VALUE_ROWS 1
+#define LSPAN_DECODE_COLUMNS 8
 #else
 /* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
 #define LSPAN_TILE_ROWS 3
 #define LSPAN_TILE_VECTORS 4
 #define LSPAN_DECODE_ROWS 2
+#define LSPAN_DECODE_VALUE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
 #endif
 
@@ -35,9 +38,12 @@
 #define LSPAN_PREFILL_ROWS 96
 #define LSPAN_PREFILL_KEYS 128
 
-/* Keys of a decode tile: long enough to amortize one rescaling of the output, short enough that 64 keys of
- * D = 128 in f32 (32 KiB) are still in L1 or L2 when the second row group reads them. */
-#define LSPAN_DECODE_KEYS 64
+/* Keys of a decode tile: two vectors of scores, and with D = 128 in f32 16 KiB of values, which are still in L1 when the
+ * second group of rows reads them. */
+#define LSPAN_DECODE_KEYS 32
+/* Keys and values of a call above which decode prefetches: it doubles the rate from DRAM, but costs a fifth of the rate
+ * where they are in a cache of 32 MiB already. */
+#define LSPAN_DECODE_CACHED_BYTES (INT64_C(20) << 20)
 /* Tasks a worker gets in a split decode, so that the atomic counter evens out unequal workers. */
 #define LSPAN_DECODE_TASKS_PER_WORKER 4
 /* The shortest key range worth a partial state and its merge. */

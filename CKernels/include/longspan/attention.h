@@ -22,7 +22,8 @@
  *
  * A query that sees no key, or only keys whose logit is minus infinity, gives a zero output and a log-sum-exp
  * of minus infinity. T = 0 and S = 0 are legal. A NaN in a visible key, value or query gives NaN in the rows
- * that see it; a key or value that is not finite may also reach rows of the same call that do not see it. Grouped queries never repeat K or V: query heads h = g*G .. g*G+G-1 read key/value head g.
+ * that see it; a key or value that is not finite may also reach rows of the same call that do not see it.
+ * Grouped queries never repeat K or V: query heads h = g*G .. g*G+G-1 read key/value head g.
  */
 #ifndef LONGSPAN_ATTENTION_H
 #define LONGSPAN_ATTENTION_H

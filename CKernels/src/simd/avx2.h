@@ -62,6 +62,13 @@ V_INLINE v_f32 v_load_bf16(const uint16_t *p)
 {
     return v_from_bf16_(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
+/* Even elements of 16 in a, odd ones in b: an upper half is a float as it stands. */
+V_INLINE void v_load_bf16_pair(const uint16_t *p, v_f32 *a, v_f32 *b)
+{
+    __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    *a = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+    *b = _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(INT32_C(-65536))));
+}
 V_INLINE v_f32 v_load_f16_n(const uint16_t *p, int n) { return _mm256_cvtph_ps(v_load_u16_n_(p, n)); }
 V_INLINE v_f32 v_load_bf16_n(const uint16_t *p, int n) { return v_from_bf16_(v_load_u16_n_(p, n)); }
 V_INLINE void v_store_f16(uint16_t *p, v_f32 x)

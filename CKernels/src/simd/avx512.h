@@ -47,6 +47,13 @@ V_INLINE v_f32 v_load_bf16(const uint16_t *p)
 {
     return v_from_bf16_(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+/* Even elements of 32 in a, odd ones in b: an upper half is a float as it stands. */
+V_INLINE void v_load_bf16_pair(const uint16_t *p, v_f32 *a, v_f32 *b)
+{
+    __m512i x = _mm512_loadu_si512(p);
+    *a = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+    *b = _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(INT32_C(-65536))));
+}
 V_INLINE v_f32 v_load_f16_n(const uint16_t *p, int n)
 {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_first_n(n), p));

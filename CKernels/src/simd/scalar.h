@@ -23,6 +23,11 @@ V_INLINE void v_store_n(float *p, v_f32 x, int n)
 
 V_INLINE v_f32 v_load_f16(const uint16_t *p) { return lspan_float_from_f16(*p); }
 V_INLINE v_f32 v_load_bf16(const uint16_t *p) { return lspan_float_from_bf16(*p); }
+V_INLINE void v_load_bf16_pair(const uint16_t *p, v_f32 *a, v_f32 *b)
+{
+    *a = v_load_bf16(p);
+    *b = v_load_bf16(p + 1);
+}
 V_INLINE v_f32 v_load_f16_n(const uint16_t *p, int n) { return n > 0 ? v_load_f16(p) : 0.0f; }
 V_INLINE v_f32 v_load_bf16_n(const uint16_t *p, int n) { return n > 0 ? v_load_bf16(p) : 0.0f; }
 V_INLINE void v_store_f16(uint16_t *p, v_f32 x) { *p = lspan_f16_from_float(x); }

@@ -36,12 +36,37 @@
 #include "scalar.h"
 #else
 #error "compile kernel bodies with -DLSPAN_VARIANT_<isa>"
+/* 2 * V_WIDTH elements as two vectors in the order that is cheapest to unpack: even and odd elements for bf16, the
+ * first and the second half otherwise. */
+typedef struct v_pair {
+    v_f32 a;
+    v_f32 b;
+} v_pair;
+
+V_INLINE v_pair v_load_pair(const void *data, int64_t index, lspan_dtype dtype)
+{
+    v_pair pair;
+    if (dtype == lspan_dtype_bf16) {
+        v_load_bf16_pair((const uint16_t *)data + index, &pair.a, &pair.b);
+    } else {
+        pair.a = v_load_as(data, index, dtype);
+        pair.b = v_load_as(data, index + V_WIDTH, dtype);
+    }
+    return pair;
+}
+
 #endif
 
 #define LSPAN_CONCAT4_(a, b, c, d) a##b##c##d
 #define LSPAN_CONCAT4(a, b, c, d) LSPAN_CONCAT4_(a, b, c, d)
 /* The name of this variant's instance of a kernel body: lspan_<isa>_<name>. */
 #define LSPAN_VARIANT(name) LSPAN_CONCAT4(lspan_, LSPAN_ISA, _, name)
+
+/* Asks for a cache line to be brought into L2. */
+V_INLINE void v_prefetch(const void *line)
+{
+    __builtin_prefetch(line, 0, 2);
+}
 
 V_INLINE v_f32 v_load_as(const void *data, int64_t index, lspan_dtype dtype)
 {
@@ -95,6 +120,25 @@ V_INLINE void v_store_as_n(void *data, int64_t index, lspan_dtype dtype, v_f32 x
         v_store_n((float *)data + index, x, n);
         break;
     }
+}
+
+/* 2 * V_WIDTH elements as two vectors in the order that is cheapest to unpack: even and odd elements for bf16, the
+ * first and the second half otherwise. */
+typedef struct v_pair {
+    v_f32 a;
+    v_f32 b;
+} v_pair;
+
+V_INLINE v_pair v_load_pair(const void *data, int64_t index, lspan_dtype dtype)
+{
+    v_pair pair;
+    if (dtype == lspan_dtype_bf16) {
+        v_load_bf16_pair((const uint16_t *)data + index, &pair.a, &pair.b);
+    } else {
+        pair.a = v_load_as(data, index, dtype);
+        pair.b = v_load_as(data, index + V_WIDTH, dtype);
+    }
+    return pair;
 }
 
 #endif
