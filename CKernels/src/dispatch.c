@@ -15,6 +15,11 @@ static int avx512_supported(void)
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 
+static int avx512bf16_supported(void)
+{
+    return avx512_supported() && __builtin_cpu_supports("avx512bf16");
+}
+
 static int avx2_supported(void)
 {
     __builtin_cpu_init();
@@ -31,6 +36,7 @@ static const struct {
     int (*supported)(void);
     const lspan_kernels *kernels;
 } variants[] = {
+    {"avx512bf16", avx512bf16_supported, &lspan_avx512bf16_kernels},
     {"avx512", avx512_supported, &lspan_avx512_kernels},
     {"avx2", avx2_supported, &lspan_avx2_kernels},
     {"scalar", always_supported, &lspan_scalar_kernels},

@@ -7,7 +7,7 @@
 #ifndef LSPAN_TUNING_H
 #define LSPAN_TUNING_H
 
-#if defined(LSPAN_VARIANT_avx512)
+#if defined(LSPAN_VARIANT_avx512) || defined(LSPAN_VARIANT_avx512bf16)
 /* 32 registers: 24 accumulators, 2 operands, 1 broadcast; 14 loads for 24 FMAs keeps the FMA pipes the limit */
 #define LSPAN_TILE_ROWS 12
 #define LSPAN_TILE_VECTORS 2

@@ -32,7 +32,7 @@ struct KernelOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "Threads; 0 for the physical cores.")
   var threads = 0
 
-  @Option(help: "ISA variant: avx512, avx2 or scalar; by default the best that this CPU runs.")
+  @Option(help: "ISA variant: avx512bf16, avx512, avx2 or scalar; by default the best that this CPU runs.")
   var isa: String?
 
   func makeContext() throws(LongspanError) -> KernelContext {

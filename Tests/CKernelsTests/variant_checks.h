@@ -43,6 +43,7 @@ typedef struct variant_operations {
     void (*shift_left)(const int8_t *bytes, int shift, float *y);
 } variant_operations;
 
+extern const variant_operations lspan_avx512bf16_operations;
 extern const variant_operations lspan_avx512_operations;
 extern const variant_operations lspan_avx2_operations;
 extern const variant_operations lspan_scalar_operations;

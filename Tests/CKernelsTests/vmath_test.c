@@ -5,7 +5,7 @@
 #include "variant_checks.h"
 
 static const variant_operations *const variants[] = {
-    &lspan_avx512_operations, &lspan_avx2_operations, &lspan_scalar_operations};
+    &lspan_avx512bf16_operations, &lspan_avx512_operations, &lspan_avx2_operations, &lspan_scalar_operations};
 
 static int is_supported(const char *name)
 {

@@ -1,7 +1,11 @@
 /* attention_prefill.c: one task of prefill attention: a tile of query rows against every key tile it sees.
  *
  * Rows are (token, query head of the group) pairs, so each key and value tile is converted and transposed once
- * for the G heads that share it. Scores = Q K^T and output += P V are both register-tiled products. */
+ * for the G heads that share it. Scores = Q K^T and output += P V are both register-tiled products.
+ *
+ * Where the CPU has bf16 dot products and queries, keys and values are all bf16, both products take pairs of bf16 as
+ * their elements (`pairs` below): Q K^T is then exact but for its f32 sums, and the probabilities are rounded to bf16,
+ * a relative error of at most 2^-8 in each, while their sum and the log-sum-exp keep the unrounded ones. */
 #include "attention_softmax.h"
 #include "variants.h"
 
@@ -9,10 +13,21 @@
 #define VECTORS LSPAN_TILE_VECTORS
 #define PANEL (VECTORS * V_WIDTH)
 
-/* c[ROWS][vectors] (+)= a[ROWS][depth] * b[depth][vectors], b with rows of PANEL */
+V_INLINE v_f32 multiply_add(v_f32 a, v_f32 b, v_f32 sum, const int pairs)
+{
+#if V_BF16_DOT
+    if (pairs) return v_dot_bf16(sum, a, b);
+#else
+    (void)pairs;
+#endif
+    return v_fma(a, b, sum);
+}
+
+/* c[ROWS][vectors] (+)= a[ROWS][depth] * b[depth][vectors], b with rows of PANEL; elements of a and b are floats or
+ * pairs of bf16 */
 V_INLINE void product_tile(
     const float *a, int64_t a_stride, const float *b, float *c, int64_t c_stride, int64_t depth, const int vectors,
-    const int accumulate)
+    const int accumulate, const int pairs)
 {
     v_f32 sum[ROWS][VECTORS];
 #pragma GCC unroll 12
@@ -30,7 +45,7 @@ V_INLINE void product_tile(
         for (int r = 0; r < ROWS; r++) {
             v_f32 left = v_set1(a[r * a_stride + k]);
 #pragma GCC unroll 4
-            for (int n = 0; n < vectors; n++) sum[r][n] = v_fma(left, right[n], sum[r][n]);
+            for (int n = 0; n < vectors; n++) sum[r][n] = multiply_add(left, right[n], sum[r][n], pairs);
         }
     }
 #pragma GCC unroll 12
@@ -45,7 +60,7 @@ V_INLINE void product_tile(
  * row stride of a whole tile, a power of two, its lines would fall into few cache sets. */
 V_INLINE void product(
     const float *a, int64_t a_stride, const float *b, int64_t capacity, float *c, int64_t c_stride, int64_t rows,
-    int64_t columns, int64_t depth, const int accumulate)
+    int64_t columns, int64_t depth, const int accumulate, const int pairs)
 {
     for (int64_t j = 0; j < columns; j += PANEL, b += capacity * PANEL) {
         int64_t vectors = (columns - j) / V_WIDTH;
@@ -53,32 +68,41 @@ V_INLINE void product(
             const float *left = a + r * a_stride;
             float *out = c + r * c_stride + j;
             if (vectors >= VECTORS) {
-                product_tile(left, a_stride, b, out, c_stride, depth, VECTORS, accumulate);
+                product_tile(left, a_stride, b, out, c_stride, depth, VECTORS, accumulate, pairs);
             } else {
                 for (int64_t n = 0; n < vectors; n++) {
-                    product_tile(left, a_stride, b + n * V_WIDTH, out + n * V_WIDTH, c_stride, depth, 1, accumulate);
+                    product_tile(left, a_stride, b + n * V_WIDTH, out + n * V_WIDTH, c_stride, depth, 1, accumulate, pairs);
                 }
             }
         }
     }
 }
 
-/* Panels of keys transposed: out[panel][d][j] for count keys, zero for keys count .. padded-1. */
+/* Elements index .. index+lanes-1 of a row of keys, as floats or as pairs of bf16. */
+V_INLINE v_f32 load_keys(const void *data, int64_t base, int64_t index, int lanes, const lspan_dtype dtype, const int pairs)
+{
+    if (pairs) {
+        const void *row = (const uint16_t *)data + base + 2 * index;
+        return lanes == V_WIDTH ? v_load(row) : v_load_n(row, lanes);
+    }
+    return lanes == V_WIDTH ? v_load_as(data, base + index, dtype) : v_load_as_n(data, base + index, dtype, lanes);
+}
+
+/* Panels of keys transposed: out[panel][d][j] for count keys, zero for keys count .. padded-1; depth elements d. */
 V_INLINE void pack_keys(
-    float *out, lspan_heads keys, int64_t base, int64_t count, int64_t padded, int64_t head_dim, const lspan_dtype dtype)
+    float *out, lspan_heads keys, int64_t base, int64_t count, int64_t padded, int64_t depth, const lspan_dtype dtype,
+    const int pairs)
 {
     for (int64_t j = 0; j < padded; j += V_WIDTH) {
-        float *panel = out + j / PANEL * PANEL * head_dim + j % PANEL;
-        for (int64_t d = 0; d < head_dim; d += V_WIDTH) {
-            int width = (int)lspan_min64(V_WIDTH, head_dim - d);
+        float *panel = out + j / PANEL * PANEL * depth + j % PANEL;
+        for (int64_t d = 0; d < depth; d += V_WIDTH) {
+            int width = (int)lspan_min64(V_WIDTH, depth - d);
             v_f32 block[V_WIDTH];
 #pragma GCC unroll 16
             for (int i = 0; i < V_WIDTH; i++) {
                 block[i] = v_zero();
                 if (j + i < count) {
-                    int64_t at = base + (j + i) * keys.token_stride + d;
-                    block[i] = width == V_WIDTH ? v_load_as(keys.data, at, dtype)
-                                                : v_load_as_n(keys.data, at, dtype, width);
+                    block[i] = load_keys(keys.data, base + (j + i) * keys.token_stride, d, width, dtype, pairs);
                 }
             }
             v_transpose(block);
@@ -90,13 +114,27 @@ V_INLINE void pack_keys(
     }
 }
 
-/* Panels of values: out[panel][j][d], zero in the columns that pad head_dim to whole vectors. */
+/* Panels of values: out[panel][j][d], zero in the columns that pad head_dim to whole vectors; with pairs, j counts
+ * pairs of keys, the last of which may have one key and a zero. */
 V_INLINE void pack_values(
-    float *out, lspan_heads values, int64_t base, int64_t count, int64_t head_dim, const lspan_dtype dtype)
+    float *out, lspan_heads values, int64_t base, int64_t count, int64_t head_dim, const lspan_dtype dtype,
+    const int pairs)
 {
     for (int64_t d = 0; d < head_dim; d += V_WIDTH) {
         float *panel = out + d / PANEL * PANEL * LSPAN_PREFILL_KEYS + d % PANEL;
         int width = (int)lspan_min64(V_WIDTH, head_dim - d);
+#if V_BF16_DOT
+        if (pairs) {
+            for (int64_t j = 0; j < count; j += 2) {
+                const uint16_t *row = (const uint16_t *)values.data + base + j * values.token_stride + d;
+                const uint16_t *next = j + 1 < count ? row + values.token_stride : NULL;
+                v_store(panel + j / 2 * PANEL, v_zip_bf16(row, next, width));
+            }
+            continue;
+        }
+#else
+        (void)pairs;
+#endif
         for (int64_t j = 0; j < count; j++) {
             int64_t at = base + j * values.token_stride + d;
             v_f32 x = width == V_WIDTH ? v_load_as(values.data, at, dtype)
@@ -104,6 +142,20 @@ V_INLINE void pack_values(
             v_store(panel + j * PANEL, x);
         }
     }
+}
+
+/* Scores times the scale that bf16 queries could not carry. */
+V_INLINE void scale_scores(float *scores, int64_t count, float scale)
+{
+    v_f32 factor = v_set1(scale);
+    for (int64_t j = 0; j < count; j += V_WIDTH) v_store(scores + j, v_mul(v_load(scores + j), factor));
+}
+
+/* Rounds a row to bf16 in its own memory; the narrow element j lies before the wide one, so going up is safe. */
+V_INLINE void narrow_scores(float *scores, int64_t count)
+{
+    uint16_t *narrow = (uint16_t *)(void *)scores;
+    for (int64_t j = 0; j < count; j += V_WIDTH) v_store_bf16(narrow + j, v_load(scores + j));
 }
 
 typedef struct tile_rows {
@@ -118,31 +170,36 @@ typedef struct tile_rows {
 /* One key tile: keys first .. first+count-1 of the sequence against every row of the task. */
 V_INLINE void attend_tile(
     const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, const lspan_attention_scratch *s,
-    int64_t first, int64_t count, const lspan_dtype dtype)
+    int64_t first, int64_t count, const lspan_dtype dtype, const int pairs)
 {
     int64_t head_dim = a->head_dim;
     int64_t columns = lspan_round_up(head_dim, V_WIDTH);
     int64_t stride = lspan_round_up(head_dim, LSPAN_SCRATCH_LANES);
     int64_t padded = lspan_round_up(count, V_WIDTH);
+    int64_t depth = pairs ? head_dim / 2 : head_dim;
 
     int64_t key_base = (t->key0 + first) * a->keys.token_stride + task->kv_head * a->keys.head_stride;
-    pack_keys(s->keys, a->keys, key_base, count, padded, head_dim, dtype);
-    product(s->queries, head_dim, s->keys, head_dim, s->scores, LSPAN_PREFILL_KEYS, t->padded, padded, head_dim, 0);
+    pack_keys(s->keys, a->keys, key_base, count, padded, depth, dtype, pairs);
+    product(s->queries, depth, s->keys, depth, s->scores, LSPAN_PREFILL_KEYS, t->padded, padded, depth, 0, pairs);
 
     for (int64_t r = 0; r < t->rows; r++) {
+        float *scores = s->scores + r * LSPAN_PREFILL_KEYS;
         lspan_row_keys seen = lspan_keys_of_row(a, task->first + r / t->group, t->tokens, t->keys);
-        float factor = stream_softmax(
-            s->scores + r * LSPAN_PREFILL_KEYS, first, count, padded, seen, a->softcap, s->maximum + r, s->sum + r);
+        if (pairs) scale_scores(scores, padded, a->scale);
+        float factor = stream_softmax(scores, first, count, padded, seen, a->softcap, s->maximum + r, s->sum + r);
+        if (pairs) narrow_scores(scores, padded);
         if (factor != 1.0f) scale_row(s->output + r * stride, columns, factor);
     }
 
     int64_t value_base = (t->key0 + first) * a->values.token_stride + task->kv_head * a->values.head_stride;
-    pack_values(s->values, a->values, value_base, count, head_dim, dtype);
+    pack_values(s->values, a->values, value_base, count, head_dim, dtype, pairs);
     product(
-        s->scores, LSPAN_PREFILL_KEYS, s->values, LSPAN_PREFILL_KEYS, s->output, stride, t->padded, columns, count, 1);
+        s->scores, LSPAN_PREFILL_KEYS, s->values, LSPAN_PREFILL_KEYS, s->output, stride, t->padded, columns,
+        pairs ? (count + 1) / 2 : count, 1, pairs);
 }
 
-V_INLINE void attend(const lspan_attention *a, lspan_prefill_task task, void *scratch, const lspan_dtype dtype)
+V_INLINE void attend(
+    const lspan_attention *a, lspan_prefill_task task, void *scratch, const lspan_dtype dtype, const int pairs)
 {
     tile_rows t;
     t.group = a->query_heads / a->kv_heads;
@@ -155,23 +212,28 @@ V_INLINE void attend(const lspan_attention *a, lspan_prefill_task task, void *sc
 
     lspan_attention_scratch s = lspan_cut_scratch(scratch, t.rows, a->head_dim, LSPAN_PREFILL_KEYS, 1);
     int64_t stride = lspan_round_up(a->head_dim, LSPAN_SCRATCH_LANES);
+    int64_t depth = pairs ? a->head_dim / 2 : a->head_dim;
     for (int64_t r = 0; r < t.rows; r++) {
-        load_query(
-            s.queries + r * a->head_dim, a->queries, query0 + task.first + r / t.group,
-            task.kv_head * t.group + r % t.group, a->head_dim, a->scale);
+        int64_t token = query0 + task.first + r / t.group, head = task.kv_head * t.group + r % t.group;
+        if (pairs) {
+            int64_t base = token * a->queries.token_stride + head * a->queries.head_stride;
+            memcpy(s.queries + r * depth, (const uint16_t *)a->queries.data + base, (size_t)depth * sizeof(float));
+        } else {
+            load_query(s.queries + r * depth, a->queries, token, head, depth, a->scale);
+        }
         s.maximum[r] = -INFINITY;
         s.sum[r] = 0.0f;
     }
     /* rows that only pad the tile must not carry NaNs from earlier use of the scratch into slow arithmetic */
-    memset(s.queries + t.rows * a->head_dim, 0, (size_t)((t.padded - t.rows) * a->head_dim) * sizeof(float));
+    memset(s.queries + t.rows * depth, 0, (size_t)((t.padded - t.rows) * depth) * sizeof(float));
     memset(s.output, 0, (size_t)(t.padded * stride) * sizeof(float));
 
     lspan_row_keys seen = lspan_keys_of_rows(a, task.first, task.first + task.count - 1, t.tokens, t.keys);
     for (int64_t j = 0; j < seen.sinks; j += LSPAN_PREFILL_KEYS) {
-        attend_tile(a, &task, &t, &s, j, lspan_min64(LSPAN_PREFILL_KEYS, seen.sinks - j), dtype);
+        attend_tile(a, &task, &t, &s, j, lspan_min64(LSPAN_PREFILL_KEYS, seen.sinks - j), dtype, pairs);
     }
     for (int64_t j = seen.low; j < seen.high; j += LSPAN_PREFILL_KEYS) {
-        attend_tile(a, &task, &t, &s, j, lspan_min64(LSPAN_PREFILL_KEYS, seen.high - j), dtype);
+        attend_tile(a, &task, &t, &s, j, lspan_min64(LSPAN_PREFILL_KEYS, seen.high - j), dtype, pairs);
     }
 
     for (int64_t r = 0; r < t.rows; r++) {
@@ -187,13 +249,17 @@ void LSPAN_VARIANT(attention_prefill)(const lspan_attention *attention, lspan_pr
 {
     switch (attention->keys.dtype) {
     case lspan_dtype_f16:
-        attend(attention, task, scratch, lspan_dtype_f16);
+        attend(attention, task, scratch, lspan_dtype_f16, 0);
         break;
     case lspan_dtype_bf16:
-        attend(attention, task, scratch, lspan_dtype_bf16);
+        if (V_BF16_DOT && attention->queries.dtype == lspan_dtype_bf16) {
+            attend(attention, task, scratch, lspan_dtype_bf16, V_BF16_DOT);
+        } else {
+            attend(attention, task, scratch, lspan_dtype_bf16, 0);
+        }
         break;
     default:
-        attend(attention, task, scratch, lspan_dtype_f32);
+        attend(attention, task, scratch, lspan_dtype_f32, 0);
         break;
     }
 }

@@ -93,6 +93,7 @@ typedef struct lspan_kernels {
     void (*dequantize)(lspan_block_type type, const void *blocks, int64_t count, float *output);
 } lspan_kernels;
 
+extern const lspan_kernels lspan_avx512bf16_kernels;
 extern const lspan_kernels lspan_avx512_kernels;
 extern const lspan_kernels lspan_avx2_kernels;
 extern const lspan_kernels lspan_scalar_kernels;

@@ -1,4 +1,4 @@
-/* avx512.h: 16 lanes; needs AVX-512 F, BW, DQ and VL. */
+/* avx512.h: 16 lanes; needs AVX-512 F, BW, DQ and VL, and with V_BF16_DOT also BF16. */
 #ifndef LSPAN_SIMD_AVX512_H
 #define LSPAN_SIMD_AVX512_H
 
@@ -145,6 +145,20 @@ V_INLINE void v_transpose(v_f32 rows[V_WIDTH])
         rows[12 + k] = _mm512_shuffle_f32x4(high01, high23, 0xDD);
     }
 }
+
+#if defined(V_BF16_DOT)
+V_INLINE v_f32 v_dot_bf16(v_f32 sum, v_f32 a, v_f32 b)
+{
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
+}
+
+V_INLINE v_f32 v_zip_bf16(const uint16_t *p, const uint16_t *q, int n)
+{
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(v_first_n(n), p));
+    __m512i high = q ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(v_first_n(n), q)) : _mm512_setzero_si512();
+    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+#endif
 
 V_INLINE v_i32 vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
 V_INLINE v_i32 vi_load_u8(const uint8_t *p)

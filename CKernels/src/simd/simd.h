@@ -13,6 +13,11 @@
  *   v_scale2(x, n)          x * 2^n for n a float with an integer value in -252 .. 254
  *   reductions              v_reduce_add, v_reduce_max; v_reduce_add4 of four vectors into out[0..3]
  *   v_transpose             rows[i] lane j <-> rows[j] lane i
+ *
+ * and where V_BF16_DOT is 1, on vectors whose lanes are taken as pairs of bf16 (low half first):
+ *
+ *   v_dot_bf16(s, a, b)     s + a.low * b.low + a.high * b.high in f32, lane by lane
+ *   v_zip_bf16(p, q, n)     lane i is the pair (p[i], q[i]), or (p[i], 0) where q is NULL; only the first n lanes are read
  */
 #ifndef LSPAN_SIMD_H
 #define LSPAN_SIMD_H
@@ -25,7 +30,11 @@
 
 #define V_INLINE static inline __attribute__((always_inline, unused))
 
-#if defined(LSPAN_VARIANT_avx512)
+#if defined(LSPAN_VARIANT_avx512bf16)
+#define LSPAN_ISA avx512bf16
+#define V_BF16_DOT 1
+#include "avx512.h"
+#elif defined(LSPAN_VARIANT_avx512)
 #define LSPAN_ISA avx512
 #include "avx512.h"
 #elif defined(LSPAN_VARIANT_avx2)
@@ -55,6 +64,10 @@ V_INLINE v_pair v_load_pair(const void *data, int64_t index, lspan_dtype dtype)
     return pair;
 }
 
+#endif
+
+#if !defined(V_BF16_DOT)
+#define V_BF16_DOT 0
 #endif
 
 #define LSPAN_CONCAT4_(a, b, c, d) a##b##c##d
