@@ -58,13 +58,20 @@ public final class WeightMatrix: Sendable {
 
   private enum Memory: Sendable {
     case owned(FloatStorage)
+    case ownedBlocks(BlockStorage)
     case mapped(address: UInt, owner: any AnyObject & Sendable)
   }
 
-  /// A box, because an enum that is copied cannot hold a noncopyable owner.
+  // Boxes, because an enum that is copied cannot hold a noncopyable owner.
+
   private final class FloatStorage: Sendable {
     let buffer: AlignedBuffer<Float>
     init(_ buffer: consuming AlignedBuffer<Float>) { self.buffer = buffer }
+  }
+
+  private final class BlockStorage: Sendable {
+    let buffer: AlignedBuffer<UInt8>
+    init(_ buffer: consuming AlignedBuffer<UInt8>) { self.buffer = buffer }
   }
 
   /// Wraps memory that `owner` keeps alive and unchanged, without a copy.
@@ -74,20 +81,46 @@ public final class WeightMatrix: Sendable {
     _ type: WeightType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer,
     owner: any AnyObject & Sendable
   ) throws(LongspanError) {
+    try Self.requireBytes(bytes.count, type, rows: rows, columns: columns)
+    self.type = type
+    self.rows = rows
+    self.columns = columns
+    memory = .mapped(address: UInt(bitPattern: bytes.baseAddress), owner: owner)
+  }
+
+  /// Takes over blocks in memory of its own.
+  ///
+  /// - Throws: ``LongspanError`` if the bytes are not those of the shape.
+  public init(
+    _ type: WeightType, rows: Int, columns: Int, blocks: consuming AlignedBuffer<UInt8>
+  ) throws(LongspanError) {
+    try Self.requireBytes(blocks.count, type, rows: rows, columns: columns)
+    self.type = type
+    self.rows = rows
+    self.columns = columns
+    memory = .ownedBlocks(BlockStorage(blocks))
+  }
+
+  /// Bytes of a matrix.
+  ///
+  /// - Throws: ``LongspanError`` if rows are not whole blocks, or the count does not fit.
+  public static func byteCount(_ type: WeightType, rows: Int, columns: Int) throws(LongspanError) -> Int {
     guard columns >= 0, columns % type.blockElements == 0 else {
       throw LongspanError(
         .badShape, "\(columns) columns are not whole blocks of \(type.blockElements) (\(type))")
     }
     let rowBytes = try checkedProduct(columns / type.blockElements, type.blockBytes, "weights")
-    let needed = try checkedProduct(rows, rowBytes, "weights")
-    guard needed == bytes.count else {
+    return try checkedProduct(rows, rowBytes, "weights")
+  }
+
+  private static func requireBytes(
+    _ count: Int, _ type: WeightType, rows: Int, columns: Int
+  ) throws(LongspanError) {
+    let needed = try byteCount(type, rows: rows, columns: columns)
+    guard needed == count else {
       throw LongspanError(
-        .badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(bytes.count)")
+        .badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(count)")
     }
-    self.type = type
-    self.rows = rows
-    self.columns = columns
-    memory = .mapped(address: UInt(bitPattern: bytes.baseAddress), owner: owner)
   }
 
   private init(rows: Int, columns: Int, values: consuming AlignedBuffer<Float>) {
@@ -101,13 +134,14 @@ public final class WeightMatrix: Sendable {
   public var byteCount: Int { rows * (columns / type.blockElements) * type.blockBytes }
   /// Bytes of memory of its own; 0 in a mapping.
   public var ownedByteCount: Int {
-    if case .owned = memory { byteCount } else { 0 }
+    if case .mapped = memory { 0 } else { byteCount }
   }
 
   var weights: lspan_weights {
     let address: UnsafeRawPointer? =
       switch memory {
       case .owned(let floats): UnsafeRawPointer(floats.buffer.storage.baseAddress)
+      case .ownedBlocks(let blocks): UnsafeRawPointer(blocks.buffer.storage.baseAddress)
       case .mapped(let address, _): UnsafeRawPointer(bitPattern: address)
       }
     return lspan_weights(data: address, type: type.code, rows: Int64(rows), columns: Int64(columns))
@@ -116,15 +150,25 @@ public final class WeightMatrix: Sendable {
   /// The matrix decoded to f32 in memory of its own.
   public func dequantized(on context: KernelContext) throws(LongspanError) -> WeightMatrix {
     var values = try AlignedBuffer<Float>(count: rows * columns)
-    var call = weights
     var span = values.mutableSpan
-    let status = lspan_dequantize(context.handle, &call, span.mutableBaseAddress)
-    try LongspanError.check(status, "dequantizing \(rows) x \(columns) \(type)")
+    try context.dequantize(self, into: &span)
     return WeightMatrix(rows: rows, columns: columns, values: values)
   }
 }
 
 extension KernelContext {
+  /// Decodes a weight matrix to f32.
+  ///
+  /// - Parameter output: `[rows, columns]`, contiguous.
+  public func dequantize(
+    _ weights: WeightMatrix, into output: inout MutableSpan<Float>
+  ) throws(LongspanError) {
+    try requireCount(try checkedProduct(weights.rows, weights.columns, "output"), in: output.count, "output")
+    var call = weights.weights
+    let status = lspan_dequantize(handle, &call, output.mutableBaseAddress)
+    try LongspanError.check(status, "dequantizing \(weights.rows) x \(weights.columns) \(weights.type)")
+  }
+
   /// y = x W^T, or y += x W^T, through OpenBLAS.
   ///
   /// - Parameters:
