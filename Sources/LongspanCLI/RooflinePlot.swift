@@ -64,7 +64,8 @@ struct RooflinePlot {
       parts.append(
         "<line x1=\"\(at)\" x2=\"\(at)\" y1=\"\(Self.top)\" y2=\"\(height - Self.bottom)\" stroke=\"#ddd\"/>")
       parts.append(
-        "<text x=\"\(at)\" y=\"\(height - Self.bottom + 18)\" text-anchor=\"middle\">\(Self.power(power))</text>")
+        "<text x=\"\(at)\" y=\"\(height - Self.bottom + 18)\" text-anchor=\"middle\">\(Self.power(power))</text>"
+      )
     }
     for power in Int(yRange.lowerBound)...Int(yRange.upperBound) {
       let at = decimal(y(pow(10, Double(power))), 1)
@@ -98,7 +99,8 @@ struct RooflinePlot {
       guard first < end else { continue }
       parts.append(line(first, first * rate.best * 1e-9, end, end * rate.best * 1e-9, color, dash))
       parts.append(
-        label("\(name) \(decimal(rate.best * 1e-9, 0)) GB/s\(threads)", first, first * rate.best * 1e-9, color))
+        label(
+          "\(name) \(decimal(rate.best * 1e-9, 0)) GB/s\(threads)", first, first * rate.best * 1e-9, color))
     }
     for (name, rate) in peaks {
       guard let rate, rate.best > 0, team.l2.best > 0 else { continue }
@@ -127,7 +129,8 @@ struct RooflinePlot {
         "<circle cx=\"\(decimal(at.0, 1))\" cy=\"\(decimal(at.1, 1))\" r=\"3.5\" fill=\"\(color)\">"
           + "<title>\(text.escapedForXML)</title></circle>")
       parts.append(
-        "<text x=\"\(decimal(at.0 + 5, 1))\" y=\"\(decimal(at.1 - 4, 1))\" font-size=\"9\">\(index + 1)</text>")
+        "<text x=\"\(decimal(at.0 + 5, 1))\" y=\"\(decimal(at.1 - 4, 1))\" font-size=\"9\">\(index + 1)</text>"
+      )
       parts.append(
         "<text x=\"\(Self.plotRight + 16)\" y=\"\(Self.top + Double(index) * Self.legendStep)\" font-size=\"10\" "
           + "fill=\"\(color)\">\(text.escapedForXML)</text>")

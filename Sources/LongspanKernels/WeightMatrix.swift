@@ -58,20 +58,13 @@ public final class WeightMatrix: Sendable {
 
   private enum Memory: Sendable {
     case owned(FloatStorage)
-    case ownedBlocks(BlockStorage)
     case mapped(address: UInt, owner: any AnyObject & Sendable)
   }
 
-  // Boxes, because an enum that is copied cannot hold a noncopyable owner.
-
+  /// A box, because an enum that is copied cannot hold a noncopyable owner.
   private final class FloatStorage: Sendable {
     let buffer: AlignedBuffer<Float>
     init(_ buffer: consuming AlignedBuffer<Float>) { self.buffer = buffer }
-  }
-
-  private final class BlockStorage: Sendable {
-    let buffer: AlignedBuffer<UInt8>
-    init(_ buffer: consuming AlignedBuffer<UInt8>) { self.buffer = buffer }
   }
 
   /// Wraps memory that `owner` keeps alive and unchanged, without a copy.
@@ -81,24 +74,15 @@ public final class WeightMatrix: Sendable {
     _ type: WeightType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer,
     owner: any AnyObject & Sendable
   ) throws(LongspanError) {
-    try Self.requireBytes(bytes.count, type, rows: rows, columns: columns)
+    let needed = try Self.byteCount(type, rows: rows, columns: columns)
+    guard needed == bytes.count else {
+      throw LongspanError(
+        .badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(bytes.count)")
+    }
     self.type = type
     self.rows = rows
     self.columns = columns
     memory = .mapped(address: UInt(bitPattern: bytes.baseAddress), owner: owner)
-  }
-
-  /// Takes over blocks in memory of its own.
-  ///
-  /// - Throws: ``LongspanError`` if the bytes are not those of the shape.
-  public init(
-    _ type: WeightType, rows: Int, columns: Int, blocks: consuming AlignedBuffer<UInt8>
-  ) throws(LongspanError) {
-    try Self.requireBytes(blocks.count, type, rows: rows, columns: columns)
-    self.type = type
-    self.rows = rows
-    self.columns = columns
-    memory = .ownedBlocks(BlockStorage(blocks))
   }
 
   /// Bytes of a matrix.
@@ -113,16 +97,6 @@ public final class WeightMatrix: Sendable {
     return try checkedProduct(rows, rowBytes, "weights")
   }
 
-  private static func requireBytes(
-    _ count: Int, _ type: WeightType, rows: Int, columns: Int
-  ) throws(LongspanError) {
-    let needed = try byteCount(type, rows: rows, columns: columns)
-    guard needed == count else {
-      throw LongspanError(
-        .badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(count)")
-    }
-  }
-
   private init(rows: Int, columns: Int, values: consuming AlignedBuffer<Float>) {
     type = .f32
     self.rows = rows
@@ -134,14 +108,13 @@ public final class WeightMatrix: Sendable {
   public var byteCount: Int { rows * (columns / type.blockElements) * type.blockBytes }
   /// Bytes of memory of its own; 0 in a mapping.
   public var ownedByteCount: Int {
-    if case .mapped = memory { 0 } else { byteCount }
+    if case .owned = memory { byteCount } else { 0 }
   }
 
   var weights: lspan_weights {
     let address: UnsafeRawPointer? =
       switch memory {
       case .owned(let floats): UnsafeRawPointer(floats.buffer.storage.baseAddress)
-      case .ownedBlocks(let blocks): UnsafeRawPointer(blocks.buffer.storage.baseAddress)
       case .mapped(let address, _): UnsafeRawPointer(bitPattern: address)
       }
     return lspan_weights(data: address, type: type.code, rows: Int64(rows), columns: Int64(columns))

@@ -146,7 +146,8 @@ struct BenchmarkOperands: ~Copyable {
         entropy: &entropy)
     case .embedding:
       try context.embed(
-        inputs.indices.buffer.span.extracting(inputs.indices.range(slot)), table: inputs.weights[0], into: &out)
+        inputs.indices.buffer.span.extracting(inputs.indices.range(slot)), table: inputs.weights[0],
+        into: &out)
     case .dequantize:
       try context.dequantize(inputs.weights[slot], into: &out)
     case .linear:
@@ -223,18 +224,30 @@ extension ElementType {
   }
 }
 
+/// Keeps the memory of matrices that are copies of each other.
+private final class WeightSlots: Sendable {
+  private let buffer: AlignedBuffer<UInt8>
+  init(_ buffer: consuming AlignedBuffer<UInt8>) { self.buffer = buffer }
+}
+
 extension WeightMatrix {
-  /// Matrices with the same content, each in memory of its own.
+  /// Matrices with the same content, each with bytes of its own.
   fileprivate static func copies(
     _ copies: Int, _ type: WeightType, rows: Int, columns: Int, _ context: KernelContext
   ) throws(LongspanError) -> [WeightMatrix] {
-    let bytes = try byteCount(type, rows: rows, columns: columns)
+    var slots = try Slots<UInt8>(copies: copies, count: try byteCount(type, rows: rows, columns: columns))
+    try Filling.fill(&slots.buffer, type, context)
+    var ranges: [Range<Int>] = []
+    for slot in 0..<copies { ranges.append(slots.range(slot)) }
+    // the owner that each matrix holds keeps these addresses alive
+    let bytes = slots.buffer.span.withUnsafeBufferPointer { UnsafeRawBufferPointer($0) }
+    let owner = WeightSlots(slots.buffer)
     var matrices: [WeightMatrix] = []
-    matrices.reserveCapacity(copies)
-    for _ in 0..<copies {
-      var blocks = try AlignedBuffer<UInt8>(count: bytes)
-      try Filling.fill(&blocks, type, context)
-      matrices.append(try WeightMatrix(type, rows: rows, columns: columns, blocks: blocks))
+    for range in ranges {
+      matrices.append(
+        try WeightMatrix(
+          type, rows: rows, columns: columns, bytes: UnsafeRawBufferPointer(rebasing: bytes[range]),
+          owner: owner))
     }
     return matrices
   }

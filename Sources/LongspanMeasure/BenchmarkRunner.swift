@@ -15,12 +15,16 @@ public struct BenchmarkRunner: Sendable {
 
   private var lastLevelBytes: Int { max(topology.l3Bytes, topology.l2Bytes, 1 << 20) }
 
+  /// Whether operands stay in a cache: a sixteenth more than it holds still counts, so that keys and values that just
+  /// fill it do not fail for the queries beside them.
+  private static func fits(_ bytes: Int, in cacheBytes: Int) -> Bool { bytes <= cacheBytes + cacheBytes / 16 }
+
   /// The cases with those that cannot be warm, because they do not fit the last-level cache, made cold; no case twice.
   public func settle(_ cases: [BenchmarkCase]) throws(LongspanError) -> [BenchmarkCase] {
     var seen: Set<BenchmarkCase> = []
     var settled: [BenchmarkCase] = []
     for c in cases {
-      let fits = try c.cost().bytes <= lastLevelBytes
+      let fits = Self.fits(try c.cost().bytes, in: lastLevelBytes)
       let state = BenchmarkCase(c.kernel, c.shape, c.elementType, cache: fits ? c.cache : .cold)
       if seen.insert(state).inserted { settled.append(state) }
     }
@@ -113,8 +117,8 @@ public struct BenchmarkRunner: Sendable {
     of bytes: Int, cache: CacheState, threads: Int, topology: MachineTopology
   ) -> MachineCeilings.Ceiling {
     if cache == .cold { return .dram }
-    if bytes <= topology.l2Bytes * threads { return .l2 }
-    return bytes <= topology.l3Bytes ? .l3 : .dram
+    if fits(bytes, in: topology.l2Bytes * threads) { return .l2 }
+    return fits(bytes, in: topology.l3Bytes) ? .l3 : .dram
   }
 }
 

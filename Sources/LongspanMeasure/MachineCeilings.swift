@@ -105,6 +105,9 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
     }
   }
 
+  /// Repetitions of a loop, however short the time: a ceiling that is too low would flatter every kernel.
+  private static let leastSamples = 8
+
   /// Measures the ceilings.
   ///
   /// - Parameters:
@@ -164,8 +167,8 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
     _ buffer: borrowing AlignedBuffer<Float>, _ bytes: Int, _ context: KernelContext, _ seconds: Double
   ) throws(LongspanError) -> Rate {
     let data = buffer.span.extracting(0..<bytes / 4)
-    // passes that take about a millisecond even from the fastest cache
-    let passes = max(1, (128 << 20) / bytes)
+    // passes that take a millisecond even from a fast cache
+    let passes = max(1, (256 << 20) / bytes)
     let watch = Stopwatch()
     var samples: [Double] = []
     var amount = try context.measureRead(data, passes: passes)
@@ -173,7 +176,7 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
       let start = watch.nanoseconds
       amount = try context.measureRead(data, passes: passes)
       samples.append(watch.nanoseconds - start)
-    } while watch.nanoseconds < seconds * 1e9 || samples.count < 3
+    } while watch.nanoseconds < seconds * 1e9 || samples.count < leastSamples
     guard let timing = Timing(samples) else { return Rate(best: 0, median: 0) }
     return Rate(amount, in: timing)
   }
@@ -183,14 +186,14 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
     _ seconds: Double, _ loop: (Int) throws(LongspanError) -> Int
   ) throws(LongspanError) -> Rate? {
     let watch = Stopwatch()
-    // counts grow until one call takes a millisecond, which also wakes the threads and the clock
+    // counts grow until one call takes two milliseconds, which also wakes the threads and the clock
     var count = 64
     var amount = 0
     while true {
       let start = watch.nanoseconds
       amount = try loop(count)
       if amount == 0 { return nil }
-      if watch.nanoseconds - start >= 1e6 || count >= 1 << 30 { break }
+      if watch.nanoseconds - start >= 2e6 || count >= 1 << 30 { break }
       count *= 2
     }
     var samples: [Double] = []
@@ -198,7 +201,7 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
       let start = watch.nanoseconds
       amount = try loop(count)
       samples.append(watch.nanoseconds - start)
-    } while watch.nanoseconds < seconds * 1e9 || samples.count < 3
+    } while watch.nanoseconds < seconds * 1e9 || samples.count < leastSamples
     return Timing(samples).map { Rate(amount, in: $0) }
   }
 }
