@@ -30,7 +30,7 @@ struct RooflinePlot {
     let rates = self.rows.map { $0.flopsPerSecond * 1e-9 }
     let intensities = self.rows.map(\.intensity)
     xRange = Self.decades(around: intensities + [0.1, 100])
-    yRange = Self.decades(around: rates + [highest, highest / 1000])
+    yRange = Self.decades(around: rates + [highest, highest / 100])
   }
 
   func write(to path: String) throws(LongspanError) {
@@ -46,7 +46,7 @@ struct RooflinePlot {
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(Int(Self.width)) \(Int(height))\" "
         + "font-family=\"sans-serif\" font-size=\"12\">",
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>",
-      "<text x=\"\(Self.left)\" y=\"24\" font-size=\"15\">Roofline of this run"
+      "<text x=\"\(Self.left)\" y=\"24\" font-size=\"15\">Roofline: cold in blue, warm in orange"
         + (omitted > 0 ? " (\(omitted) rows without FLOPs left out)" : "") + "</text>",
     ]
     parts += grid
