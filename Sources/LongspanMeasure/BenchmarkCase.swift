@@ -51,6 +51,9 @@ public struct BenchmarkCase: Sendable, Hashable {
           .badShape, "\(name): \(key)=\(shape[key] ?? 0) is below \(least)")
       }
     }
+    if kernel.isAttention, let heads = shape["Hq"], let keyHeads = shape["Hk"], heads % keyHeads != 0 {
+      throw LongspanError(.badShape, "\(name): Hq=\(heads) is not a multiple of Hk=\(keyHeads)")
+    }
     _ = try cost()
   }
 }

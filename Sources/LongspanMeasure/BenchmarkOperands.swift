@@ -98,7 +98,11 @@ struct BenchmarkOperands: ~Copyable {
     switch kernel {
     case .attentionDecode, .attentionPrefill:
       let isDecode = kernel == .attentionDecode
-      let keys = TensorLayout(type, tokens: s[isDecode ? "S" : "N"], heads: s["Hk"], columns: s["D"])
+      // head-major, as caches hold keys and values
+      let tokens = s[isDecode ? "S" : "N"]
+      let keys = TensorLayout(
+        type, tokens: tokens, heads: s["Hk"], columns: s["D"], tokenStride: s["D"],
+        headStride: tokens * s["D"])
       let queries = TensorLayout(type, tokens: s[isDecode ? "T" : "N"], heads: s["Hq"], columns: s["D"])
       try context.attend(
         isDecode ? .decode : .prefill, queries: try inputs.first.view(slot, queries),

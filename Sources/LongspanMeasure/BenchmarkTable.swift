@@ -111,8 +111,10 @@ extension BenchmarkCase {
     guard !cases.isEmpty else {
       throw LongspanError(.invalidArgument, "no case chosen is \(cache?.rawValue ?? "")")
     }
-    for one in cases { try one.validate() }
-    return cases
+    // replaced dimensions may not go with the others of every case, but must with those of one
+    let valid = cases.filter { (try? $0.validate()) != nil }
+    if valid.isEmpty { try cases[0].validate() }
+    return valid
   }
 
   private static func unique<T: Hashable>(_ values: [T]) -> [T] {

@@ -68,7 +68,7 @@ import Testing
     (["--shape", "S=0"], "S=0"),
     (["--shape", "S"], "--shape"),
     (["--shape", "S=9999999999"], "would take"),
-    (["--filter", "decode", "--shape", "Hq=3,Hk=2,S=8"], "bad_shape"),
+    (["--filter", "decode", "--shape", "Hq=3,Hk=2,S=8"], "not a multiple of Hk=2"),
     (["--filter", "merge", "--dtype", "bf16"], "takes bf16"),
     (["--threads", "1,x"], "--threads"),
     (["--isa", "mmx"], "mmx"),
