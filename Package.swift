@@ -32,6 +32,7 @@ let package = Package(
     .library(name: "LongspanKernels", targets: ["LongspanKernels"]),
     .library(name: "Longspan", targets: ["Longspan"]),
     .library(name: "LongspanModels", targets: ["LongspanModels"]),
+    .library(name: "LongspanMeasure", targets: ["LongspanMeasure"]),
     .executable(name: "longspan", targets: ["LongspanCLI"]),
   ],
   dependencies: [
@@ -45,10 +46,11 @@ let package = Package(
       linkerSettings: kernelLinkage, plugins: system ? [] : ["BuildKernels"]),
     .target(name: "Longspan", dependencies: ["LongspanKernels"], swiftSettings: lifetimes),
     .target(name: "LongspanModels", dependencies: ["Longspan", "LongspanKernels"], swiftSettings: lifetimes),
+    .target(name: "LongspanMeasure", dependencies: ["LongspanKernels"], swiftSettings: lifetimes),
     .executableTarget(
       name: "LongspanCLI",
       dependencies: [
-        "LongspanModels", "Longspan", "LongspanKernels",
+        "LongspanModels", "Longspan", "LongspanKernels", "LongspanMeasure",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ], swiftSettings: lifetimes),
     .testTarget(name: "LongspanKernelsTests", dependencies: ["LongspanKernels"], swiftSettings: lifetimes),
@@ -56,6 +58,9 @@ let package = Package(
       name: "LongspanTests", dependencies: ["Longspan", "LongspanKernels"], swiftSettings: lifetimes),
     .testTarget(
       name: "LongspanModelsTests", dependencies: ["LongspanModels", "Longspan", "LongspanKernels"],
+      swiftSettings: lifetimes),
+    .testTarget(
+      name: "LongspanMeasureTests", dependencies: ["LongspanMeasure", "LongspanKernels"],
       swiftSettings: lifetimes),
     .testTarget(name: "LongspanCLITests", dependencies: ["LongspanCLI"], swiftSettings: lifetimes),
   ]

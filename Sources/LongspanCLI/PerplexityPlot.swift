@@ -1,4 +1,3 @@
-import Foundation
 import LongspanKernels
 import LongspanModels
 
@@ -15,12 +14,7 @@ struct PerplexityPlot {
   private static let bottom = 48.0
 
   func write(to path: String) throws(LongspanError) {
-    do {
-      try Data(svg.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
-    } catch {
-      throw LongspanError(
-        .unwritableFile, "\(path): the plot cannot be written: \(error.localizedDescription)")
-    }
+    try OutputFile.write(svg, to: path)
   }
 
   var svg: String {
@@ -36,7 +30,7 @@ struct PerplexityPlot {
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(Int(Self.width)) \(Int(Self.height))\" "
         + "font-family=\"sans-serif\" font-size=\"12\">",
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>",
-      "<text x=\"\(Self.left)\" y=\"22\" font-size=\"15\">\(Self.escaped(title))</text>",
+      "<text x=\"\(Self.left)\" y=\"22\" font-size=\"15\">\(title.escapedForXML)</text>",
     ]
     for step in 0...4 {
       let value = highest * Double(step) / 4
@@ -70,9 +64,5 @@ struct PerplexityPlot {
     var scale = 1.0
     while scale * 10 < value { scale *= 10 }
     return [1, 2, 4, 5, 8, 10].map { $0 * scale }.first { $0 >= value } ?? value
-  }
-
-  private static func escaped(_ text: String) -> String {
-    text.replacingOccurrences(of: "&", with: "&amp;").replacingOccurrences(of: "<", with: "&lt;")
   }
 }

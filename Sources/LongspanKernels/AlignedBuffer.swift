@@ -57,6 +57,19 @@ public struct AlignedBuffer<Element: BitwiseCopyable>: ~Copyable {
       return _overrideLifetime(span, mutating: &self)
     }
   }
+
+  /// Some of the elements, to write to.
+  ///
+  /// - Throws: ``LongspanError`` with ``LongspanError/Code/badIndex`` if the range is not within the buffer.
+  @_lifetime(&self)
+  public mutating func mutableSpan(of range: Range<Int>) throws(LongspanError) -> MutableSpan<Element> {
+    guard range.lowerBound >= 0, range.upperBound <= count else {
+      throw LongspanError(
+        .badIndex, "elements \(range.lowerBound) to \(range.upperBound) are not within a buffer of \(count)")
+    }
+    let span = MutableSpan(_unsafeElements: UnsafeMutableBufferPointer(rebasing: storage[range]))
+    return _overrideLifetime(span, mutating: &self)
+  }
 }
 
 // Owns its memory alone, so it may move to another thread.

@@ -74,12 +74,7 @@ public final class WeightMatrix: Sendable {
     _ type: WeightType, rows: Int, columns: Int, bytes: UnsafeRawBufferPointer,
     owner: any AnyObject & Sendable
   ) throws(LongspanError) {
-    guard columns >= 0, columns % type.blockElements == 0 else {
-      throw LongspanError(
-        .badShape, "\(columns) columns are not whole blocks of \(type.blockElements) (\(type))")
-    }
-    let rowBytes = try checkedProduct(columns / type.blockElements, type.blockBytes, "weights")
-    let needed = try checkedProduct(rows, rowBytes, "weights")
+    let needed = try Self.byteCount(type, rows: rows, columns: columns)
     guard needed == bytes.count else {
       throw LongspanError(
         .badShape, "weights of \(rows) x \(columns) \(type) take \(needed) bytes, not \(bytes.count)")
@@ -93,6 +88,18 @@ public final class WeightMatrix: Sendable {
     self.rows = rows
     self.columns = columns
     memory = .mapped(address: UInt(bitPattern: bytes.baseAddress), owner: owner)
+  }
+
+  /// Bytes of a matrix.
+  ///
+  /// - Throws: ``LongspanError`` if rows are not whole blocks, or the count does not fit.
+  public static func byteCount(_ type: WeightType, rows: Int, columns: Int) throws(LongspanError) -> Int {
+    guard columns >= 0, columns % type.blockElements == 0 else {
+      throw LongspanError(
+        .badShape, "\(columns) columns are not whole blocks of \(type.blockElements) (\(type))")
+    }
+    let rowBytes = try checkedProduct(columns / type.blockElements, type.blockBytes, "weights")
+    return try checkedProduct(rows, rowBytes, "weights")
   }
 
   private init(rows: Int, columns: Int, values: consuming AlignedBuffer<Float>) {
@@ -121,15 +128,25 @@ public final class WeightMatrix: Sendable {
   /// The matrix decoded to f32 in memory of its own.
   public func dequantized(on context: KernelContext) throws(LongspanError) -> WeightMatrix {
     var values = try AlignedBuffer<Float>(count: rows * columns)
-    var call = weights
     var span = values.mutableSpan
-    let status = lspan_dequantize(context.handle, &call, span.mutableBaseAddress)
-    try LongspanError.check(status, "dequantizing \(rows) x \(columns) \(type)")
+    try context.dequantize(self, into: &span)
     return WeightMatrix(rows: rows, columns: columns, values: values)
   }
 }
 
 extension KernelContext {
+  /// Decodes a weight matrix to f32.
+  ///
+  /// - Parameter output: `[rows, columns]`, contiguous.
+  public func dequantize(
+    _ weights: WeightMatrix, into output: inout MutableSpan<Float>
+  ) throws(LongspanError) {
+    try requireCount(try checkedProduct(weights.rows, weights.columns, "output"), in: output.count, "output")
+    var call = weights.weights
+    let status = lspan_dequantize(handle, &call, output.mutableBaseAddress)
+    try LongspanError.check(status, "dequantizing \(weights.rows) x \(weights.columns) \(weights.type)")
+  }
+
   /// y = x W^T, or y += x W^T, through OpenBLAS.
   ///
   /// - Parameters:

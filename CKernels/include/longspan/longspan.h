@@ -10,6 +10,7 @@
 #include "context.h"
 #include "dense.h"
 #include "kv.h"
+#include "measure.h"
 #include "status.h"
 #include "types.h"
 

@@ -73,6 +73,15 @@ typedef struct lspan_loss {
     float *entropy;
 } lspan_loss;
 
+/* Exponents of a pass of measure_exp. */
+#define LSPAN_MEASURE_EXPONENTS 2048
+
+/* What a measuring loop did, in its own unit, and the proof. */
+typedef struct lspan_measured {
+    int64_t done;
+    double checksum;
+} lspan_measured;
+
 typedef struct lspan_kernels {
     const char *name;
 
@@ -91,6 +100,13 @@ typedef struct lspan_kernels {
     void (*log_softmax_gather)(const lspan_loss *loss, int64_t first, int64_t end);
     /* `count` elements of whole blocks */
     void (*dequantize)(lspan_block_type type, const void *blocks, int64_t count, float *output);
+
+    /* the sum of what was read; count is a multiple of 16 */
+    double (*measure_read)(const float *data, int64_t count, int64_t passes);
+    lspan_measured (*measure_fma_f32)(int64_t iterations, float multiplier, float addend);
+    /* needs AVX512-BF16; NULL in a variant that never has it */
+    lspan_measured (*measure_fma_bf16)(int64_t iterations, float multiplier, float addend);
+    double (*measure_exp)(int64_t passes);
 } lspan_kernels;
 
 extern const lspan_kernels lspan_avx512bf16_kernels;

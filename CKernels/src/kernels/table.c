@@ -16,4 +16,10 @@ const lspan_kernels LSPAN_VARIANT(kernels) = {
     .convert = LSPAN_VARIANT(convert),
     .log_softmax_gather = LSPAN_VARIANT(log_softmax_gather),
     .dequantize = LSPAN_VARIANT(dequantize),
+    .measure_read = LSPAN_VARIANT(measure_read),
+    .measure_fma_f32 = LSPAN_VARIANT(measure_fma_f32),
+#if V_WIDTH == 16
+    .measure_fma_bf16 = LSPAN_VARIANT(measure_fma_bf16),
+#endif
+    .measure_exp = LSPAN_VARIANT(measure_exp),
 };

@@ -17,5 +17,9 @@ void LSPAN_VARIANT(convert)(
     int64_t heads, int64_t head_dim, lspan_heads input, lspan_heads_out output, int64_t first, int64_t end);
 void LSPAN_VARIANT(log_softmax_gather)(const lspan_loss *loss, int64_t first, int64_t end);
 void LSPAN_VARIANT(dequantize)(lspan_block_type type, const void *blocks, int64_t count, float *output);
+double LSPAN_VARIANT(measure_read)(const float *data, int64_t count, int64_t passes);
+lspan_measured LSPAN_VARIANT(measure_fma_f32)(int64_t iterations, float multiplier, float addend);
+lspan_measured LSPAN_VARIANT(measure_fma_bf16)(int64_t iterations, float multiplier, float addend);
+double LSPAN_VARIANT(measure_exp)(int64_t passes);
 
 #endif

@@ -1,0 +1,96 @@
+import LongspanKernels
+
+/// What a call must do at least, whatever its implementation.
+public struct BenchmarkCost: Sendable, Equatable {
+  /// Bytes that must move: each input once, each output once.
+  public let bytes: Int
+  /// Additions and multiplications of the mathematics; an exponential, tanh, erf or division counts one.
+  public let flops: Int
+  /// Exponentials (or a tanh or erf, which are made of one).
+  public let exponentials: Int
+  /// Output elements; in attention and dequantization the elements of K and V, or of the weights.
+  public let elements: Int
+
+  /// Counts a call.
+  ///
+  /// - Throws: ``LongspanError`` if a count does not fit in 53 bits.
+  init(_ kernel: BenchmarkKernel, _ shape: [String: Int], _ type: ElementType) throws(LongspanError) {
+    // doubles count exactly up to 2^53, and beyond that show that they overflowed
+    func d(_ key: String) -> Double { Double(shape[key] ?? 0) }
+    let e = Double(type.byteCount)
+    var bytes = 0.0
+    var flops = 0.0
+    var exponentials = 0.0
+    var elements = 0.0
+    switch kernel {
+    case .attentionDecode:
+      let seen = d("window") > 0 ? min(d("S"), d("window") + d("T") - 1) : d("S")
+      let pairs = d("T") * (d("window") > 0 ? min(d("S"), d("window")) : d("S"))
+      elements = 2 * seen * d("Hk") * d("D")
+      bytes = elements * e + d("T") * d("Hq") * d("D") * (e + 4)
+      flops = 4 * d("Hq") * d("D") * pairs
+      exponentials = d("Hq") * pairs
+    case .attentionPrefill:
+      let n = d("N")
+      let window = d("window") > 0 ? min(n, d("window")) : n
+      let pairs = n * window - window * window / 2
+      elements = 2 * n * d("Hk") * d("D")
+      bytes = elements * e + n * d("Hq") * d("D") * (e + 4)
+      flops = 4 * d("Hq") * d("D") * pairs
+      exponentials = d("Hq") * pairs
+    case .attentionMerge:
+      let rows = d("P") * d("R")
+      bytes = 4 * (rows + d("R")) * (d("D") + 1)
+      flops = 2 * rows * d("D")
+      exponentials = rows
+      elements = d("R") * d("D")
+    case .rope:
+      elements = d("T") * d("H") * d("D")
+      bytes = 2 * elements * e + 4 * d("T") * 2 * (d("D") / 2).rounded(.down)
+      flops = 3 * elements
+    case .convert:
+      elements = d("T") * d("H") * d("D")
+      bytes = elements * (4 + e)
+    case .rmsNorm:
+      elements = d("R") * d("C")
+      bytes = elements * (e + 4) + 4 * d("C")
+      flops = 4 * elements
+    case .layerNorm:
+      elements = d("R") * d("C")
+      bytes = elements * (e + 4) + 8 * d("C")
+      flops = 7 * elements
+    case .gate(let activation):
+      elements = d("R") * d("C")
+      bytes = elements * (2 * e + 4)
+      flops = elements * (activation == .silu ? 4 : activation == .geluTanh ? 9 : 6)
+      exponentials = elements
+    case .logSoftmaxGather:
+      elements = d("R") * d("V")
+      bytes = elements * e + 12 * d("R")
+      flops = 5 * elements
+      exponentials = elements
+    case .embedding:
+      elements = d("T") * d("C")
+      bytes = elements * (e + 4) + 4 * d("T")
+    case .dequantize(let weights):
+      elements = d("M") * d("K")
+      bytes = elements * (Self.bytesPerElement(weights) + 4)
+      flops = weights.blockElements > 1 ? 2 * elements : 0
+    case .linear(let weights):
+      elements = d("R") * d("M")
+      bytes = d("M") * d("K") * Self.bytesPerElement(weights) + 4 * d("R") * (d("M") + d("K"))
+      flops = 2 * d("R") * d("M") * d("K")
+    }
+    guard max(bytes, flops, exponentials, elements) < 0x1p53 else {
+      throw LongspanError(.overflow, "\(kernel.name): the shape is too large to count")
+    }
+    self.bytes = Int(bytes)
+    self.flops = Int(flops)
+    self.exponentials = Int(exponentials)
+    self.elements = Int(elements)
+  }
+
+  private static func bytesPerElement(_ type: WeightType) -> Double {
+    Double(type.blockBytes) / Double(type.blockElements)
+  }
+}

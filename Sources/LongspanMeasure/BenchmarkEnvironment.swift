@@ -1,0 +1,58 @@
+import Foundation
+import LongspanKernels
+
+/// What a run's figures depend on besides the kernels.
+public struct BenchmarkEnvironment: Sendable, Codable, Equatable {
+  public let version: String
+  /// The CPU's name, or "unknown".
+  public let cpu: String
+  public let cores: Int
+  public let l1dBytes: Int
+  public let l2Bytes: Int
+  public let l3Bytes: Int
+  public let memoryBytes: Int
+  /// How OpenMP's threads wait between calls: the environment's OMP_WAIT_POLICY, or "default".
+  public let ompWaitPolicy: String
+  /// The environment's KMP_BLOCKTIME, or "default": for how long libomp's threads spin.
+  public let kmpBlocktime: String
+  /// Processes that wanted to run in the last minute.
+  public let loadAverage: Double
+
+  private enum CodingKeys: String, CodingKey {
+    case version, cpu, cores
+    case l1dBytes = "l1d_bytes"
+    case l2Bytes = "l2_bytes"
+    case l3Bytes = "l3_bytes"
+    case memoryBytes = "memory_bytes"
+    case ompWaitPolicy = "omp_wait_policy"
+    case kmpBlocktime = "kmp_blocktime"
+    case loadAverage = "load_average"
+  }
+
+  /// The environment as it is now.
+  public init(_ topology: MachineTopology) {
+    version = KernelContext.libraryVersion
+    cpu = Self.cpuName ?? "unknown"
+    cores = topology.cores
+    l1dBytes = topology.l1dBytes
+    l2Bytes = topology.l2Bytes
+    l3Bytes = topology.l3Bytes
+    memoryBytes = topology.memoryBytes
+    let variables = ProcessInfo.processInfo.environment
+    ompWaitPolicy = variables["OMP_WAIT_POLICY"] ?? "default"
+    kmpBlocktime = variables["KMP_BLOCKTIME"] ?? "default"
+    loadAverage = Self.loadAverage
+  }
+
+  /// Processes that wanted to run in the last minute.
+  public static var loadAverage: Double {
+    var load = 0.0
+    return getloadavg(&load, 1) == 1 ? load : 0
+  }
+
+  private static var cpuName: String? {
+    guard let text = try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8) else { return nil }
+    let line = text.split(separator: "\n").first { $0.hasPrefix("model name") }
+    return line?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) }
+  }
+}

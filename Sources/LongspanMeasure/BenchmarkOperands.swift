@@ -1,0 +1,258 @@
+import LongspanKernels
+
+/// The memory of a case's calls, and how to make one.
+struct BenchmarkOperands: ~Copyable {
+  private let kernel: BenchmarkKernel
+  private let shape: Shape
+  private let type: ElementType
+  private let context: KernelContext
+  // the kernel decides which of these hold anything
+  private let inputs: Inputs
+  private var output: Slots<Float>
+  private var moreOutput: Slots<Float>
+  private var workspace = Workspace()
+
+  /// A shape by its dimensions' names.
+  struct Shape {
+    let values: [String: Int]
+    subscript(key: String) -> Int { values[key] ?? 0 }
+  }
+
+  private struct Inputs: ~Copyable {
+    let first: Slots<UInt8>
+    let second: Slots<UInt8>
+    let third: Slots<UInt8>
+    let floats: Slots<Float>
+    let moreFloats: Slots<Float>
+    let indices: Slots<Int32>
+    let weights: [WeightMatrix]
+    let vector: [Float]
+    let rotary: RotaryTable
+
+    init(_ c: BenchmarkCase, _ s: Shape, copies: Int, _ context: KernelContext) throws(LongspanError) {
+      let sizes = InputSizes(c.kernel, s)
+      let first = try Slots<UInt8>(copies: copies, c.elementType, sizes.first, context)
+      let second = try Slots<UInt8>(copies: copies, c.elementType, sizes.second, context)
+      let third = try Slots<UInt8>(copies: copies, c.elementType, sizes.third, context)
+      let floats = try Slots<Float>(copies: copies, filled: sizes.floats, context)
+      let moreFloats = try Slots<Float>(copies: copies, filled: sizes.moreFloats, context)
+      var indices = try Slots<Int32>(copies: copies, count: sizes.indices)
+      Filling.fill(&indices.buffer, below: s["V"])
+      let isRotary = c.kernel == .rope
+      let rotary = try RotaryTable(
+        positions: isRotary ? (0..<Int64(s["T"])).map { $0 } : [],
+        inverseFrequencies: isRotary ? (0..<s["D"] / 2).map { 1 / Float($0 + 1) } : [])
+      weights =
+        switch c.kernel {
+        case .linear(let type), .dequantize(let type):
+          try WeightMatrix.copies(copies, type, rows: s["M"], columns: s["K"], context)
+        case .embedding:
+          // one table: each call takes other rows
+          try WeightMatrix.copies(1, c.elementType.weightType, rows: s["V"], columns: s["C"], context)
+        default: []
+        }
+      vector = [Float](repeating: 1, count: c.kernel == .rmsNorm || c.kernel == .layerNorm ? s["C"] : 0)
+      self.first = first
+      self.second = second
+      self.third = third
+      self.floats = floats
+      self.moreFloats = moreFloats
+      self.indices = indices
+      self.rotary = rotary
+    }
+  }
+
+  init(_ c: BenchmarkCase, copies: Int, _ context: KernelContext) throws(LongspanError) {
+    let shape = Shape(values: c.shape)
+    let inputs = try Inputs(c, shape, copies: copies, context)
+    let sizes = InputSizes(c.kernel, shape)
+    let output = try Slots<Float>(copies: copies, filled: sizes.output, context)
+    let moreOutput = try Slots<Float>(copies: copies, filled: sizes.moreOutput, context)
+    kernel = c.kernel
+    self.shape = shape
+    type = c.elementType
+    self.context = context
+    self.inputs = inputs
+    self.output = output
+    self.moreOutput = moreOutput
+  }
+
+  /// Bytes of scratch that the calls so far took.
+  var scratchBytes: Int { workspace.byteCount }
+
+  /// Makes one call with a copy of the operands.
+  mutating func call(_ slot: Int) throws(LongspanError) {
+    let range = output.range(slot)
+    let moreRange = moreOutput.range(slot)
+    try Self.call(
+      kernel, shape, type, context, slot, inputs, &output.buffer, range, &moreOutput.buffer, moreRange,
+      &workspace)
+  }
+
+  private static func call(
+    _ kernel: BenchmarkKernel, _ s: Shape, _ type: ElementType, _ context: KernelContext, _ slot: Int,
+    _ inputs: borrowing Inputs, _ output: inout AlignedBuffer<Float>, _ range: Range<Int>,
+    _ moreOutput: inout AlignedBuffer<Float>, _ moreRange: Range<Int>, _ workspace: inout Workspace
+  ) throws(LongspanError) {
+    var out = try output.mutableSpan(of: range)
+    switch kernel {
+    case .attentionDecode, .attentionPrefill:
+      let isDecode = kernel == .attentionDecode
+      // head-major, as caches hold keys and values
+      let tokens = s[isDecode ? "S" : "N"]
+      let keys = TensorLayout(
+        type, tokens: tokens, heads: s["Hk"], columns: s["D"], tokenStride: s["D"],
+        headStride: tokens * s["D"])
+      let queries = TensorLayout(type, tokens: s[isDecode ? "T" : "N"], heads: s["Hq"], columns: s["D"])
+      try context.attend(
+        isDecode ? .decode : .prefill, queries: try inputs.first.view(slot, queries),
+        keys: try inputs.second.view(slot, keys), values: try inputs.third.view(slot, keys),
+        options: AttentionOptions(mask: AttentionMask(window: s["window"] > 0 ? s["window"] : nil)),
+        workspace: &workspace, into: &out)
+    case .attentionMerge:
+      var sums = try moreOutput.mutableSpan(of: moreRange)
+      try context.mergeAttention(
+        parts: s["P"], rows: s["R"], headDimension: s["D"],
+        outputs: inputs.floats.buffer.span.extracting(inputs.floats.range(slot)),
+        logSumExps: inputs.moreFloats.buffer.span.extracting(inputs.moreFloats.range(slot)), into: &out,
+        logSumExp: &sums)
+    case .rope:
+      let layout = TensorLayout(type, tokens: s["T"], heads: s["H"], columns: s["D"])
+      var rotated = try MutableTensorView(out.mutableBytes, layout)
+      try context.rotate(
+        try inputs.first.view(slot, layout), by: inputs.rotary, layout: .halves, into: &rotated)
+    case .convert:
+      let layout = TensorLayout(tokens: s["T"], heads: s["H"], columns: s["D"])
+      let outLayout = TensorLayout(type, tokens: s["T"], heads: s["H"], columns: s["D"])
+      var converted = try MutableTensorView(out.mutableBytes, outLayout)
+      let floats = inputs.floats.buffer.span.extracting(inputs.floats.range(slot))
+      try context.convert(try TensorView(floats.bytes, layout), into: &converted)
+    case .rmsNorm:
+      let layout = TensorLayout(type, tokens: s["R"], columns: s["C"])
+      let weight = inputs.vector.span
+      try context.rmsNorm(try inputs.first.view(slot, layout), weight: weight, epsilon: 1e-5, into: &out)
+    case .layerNorm:
+      let layout = TensorLayout(type, tokens: s["R"], columns: s["C"])
+      let weight = inputs.vector.span
+      try context.layerNorm(
+        try inputs.first.view(slot, layout), weight: weight, bias: weight, epsilon: 1e-5, into: &out)
+    case .gate(let activation):
+      let layout = TensorLayout(type, tokens: s["R"], columns: s["C"])
+      try context.gatedActivation(
+        activation, gate: try inputs.first.view(slot, layout), up: try inputs.second.view(slot, layout),
+        into: &out)
+    case .logSoftmaxGather:
+      var entropy = try moreOutput.mutableSpan(of: moreRange)
+      let layout = TensorLayout(type, tokens: s["R"], columns: s["V"])
+      try context.logSoftmaxGather(
+        logits: try inputs.first.view(slot, layout),
+        targets: inputs.indices.buffer.span.extracting(inputs.indices.range(slot)), nll: &out,
+        entropy: &entropy)
+    case .embedding:
+      try context.embed(
+        inputs.indices.buffer.span.extracting(inputs.indices.range(slot)), table: inputs.weights[0],
+        into: &out)
+    case .dequantize:
+      try context.dequantize(inputs.weights[slot], into: &out)
+    case .linear:
+      let layout = TensorLayout(tokens: s["R"], columns: s["K"])
+      try context.linear(
+        try inputs.first.view(slot, layout), inputs.weights[slot], workspace: &workspace, into: &out)
+    }
+  }
+}
+
+/// Elements of each operand of a call.
+private struct InputSizes {
+  var first = 0
+  var second = 0
+  var third = 0
+  var floats = 0
+  var moreFloats = 0
+  var indices = 0
+  var output = 0
+  var moreOutput = 0
+
+  // the counts fit, as BenchmarkCost has found the bytes of all operands to
+  init(_ kernel: BenchmarkKernel, _ s: BenchmarkOperands.Shape) {
+    switch kernel {
+    case .attentionDecode, .attentionPrefill:
+      let isDecode = kernel == .attentionDecode
+      first = s[isDecode ? "T" : "N"] * s["Hq"] * s["D"]
+      second = s[isDecode ? "S" : "N"] * s["Hk"] * s["D"]
+      third = second
+      output = first
+    case .attentionMerge:
+      floats = s["P"] * s["R"] * s["D"]
+      moreFloats = s["P"] * s["R"]
+      output = s["R"] * s["D"]
+      moreOutput = s["R"]
+    case .rope:
+      first = s["T"] * s["H"] * s["D"]
+      output = first
+    case .convert:
+      floats = s["T"] * s["H"] * s["D"]
+      output = floats
+    case .rmsNorm, .layerNorm:
+      first = s["R"] * s["C"]
+      output = first
+    case .gate:
+      first = s["R"] * s["C"]
+      second = first
+      output = first
+    case .logSoftmaxGather:
+      first = s["R"] * s["V"]
+      indices = s["R"]
+      output = s["R"]
+      moreOutput = s["R"]
+    case .embedding:
+      indices = s["T"]
+      output = s["T"] * s["C"]
+    case .dequantize:
+      output = s["M"] * s["K"]
+    case .linear:
+      first = s["R"] * s["K"]
+      output = s["R"] * s["M"]
+    }
+  }
+}
+
+extension ElementType {
+  /// The same type for weights.
+  fileprivate var weightType: WeightType {
+    switch self {
+    case .f32: .f32
+    case .f16: .f16
+    case .bf16: .bf16
+    }
+  }
+}
+
+/// Keeps the memory of matrices that are copies of each other.
+private final class WeightSlots: Sendable {
+  private let buffer: AlignedBuffer<UInt8>
+  init(_ buffer: consuming AlignedBuffer<UInt8>) { self.buffer = buffer }
+}
+
+extension WeightMatrix {
+  /// Matrices with the same content, each with bytes of its own.
+  fileprivate static func copies(
+    _ copies: Int, _ type: WeightType, rows: Int, columns: Int, _ context: KernelContext
+  ) throws(LongspanError) -> [WeightMatrix] {
+    var slots = try Slots<UInt8>(copies: copies, count: try byteCount(type, rows: rows, columns: columns))
+    try Filling.fill(&slots.buffer, type, context)
+    var ranges: [Range<Int>] = []
+    for slot in 0..<copies { ranges.append(slots.range(slot)) }
+    // the owner that each matrix holds keeps these addresses alive
+    let bytes = slots.buffer.span.withUnsafeBufferPointer { UnsafeRawBufferPointer($0) }
+    let owner = WeightSlots(slots.buffer)
+    var matrices: [WeightMatrix] = []
+    for range in ranges {
+      matrices.append(
+        try WeightMatrix(
+          type, rows: rows, columns: columns, bytes: UnsafeRawBufferPointer(rebasing: bytes[range]),
+          owner: owner))
+    }
+    return matrices
+  }
+}

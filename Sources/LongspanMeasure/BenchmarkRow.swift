@@ -1,0 +1,60 @@
+import LongspanKernels
+
+/// What a case's calls took, beside what the machine allows.
+public struct BenchmarkRow: Sendable, Codable, Equatable {
+  public let name: String
+  /// The ISA variant.
+  public let variant: String
+  public let dtype: String
+  public let threads: Int
+  public let shape: [String: Int]
+  public let cache: CacheState
+  public let nsMin: Double
+  public let nsMedian: Double
+  /// See ``BenchmarkCost``.
+  public let bytes: Int
+  public let flops: Int
+  public let elementsPerSecond: Double
+  /// Scratch memory of a call.
+  public let scratchBytes: Int
+  /// The ceiling that bounds the call: the one of which it reaches the largest part.
+  public let ceiling: MachineCeilings.Ceiling
+  /// The fastest call's rate over the best rate that the ceiling's loop reached with as many threads.
+  public let fractionOfCeiling: Double
+
+  private enum CodingKeys: String, CodingKey {
+    case name, variant, dtype, threads, shape, cache, bytes, flops, ceiling
+    case nsMin = "ns_min"
+    case nsMedian = "ns_median"
+    case elementsPerSecond = "elements_per_second"
+    case scratchBytes = "scratch_bytes"
+    case fractionOfCeiling = "fraction_of_ceiling"
+  }
+
+  /// Bytes a second of the fastest call.
+  public var bytesPerSecond: Double { Double(bytes) / nsMin * 1e9 }
+  /// FLOPs a second of the fastest call.
+  public var flopsPerSecond: Double { Double(flops) / nsMin * 1e9 }
+  /// FLOPs for each byte that must move.
+  public var intensity: Double { Double(flops) / Double(max(bytes, 1)) }
+
+  init(
+    _ c: BenchmarkCase, _ cost: BenchmarkCost, variant: String, threads: Int, timing: Timing,
+    scratchBytes: Int, bound: (ceiling: MachineCeilings.Ceiling, fraction: Double)
+  ) {
+    name = c.name
+    self.variant = variant
+    dtype = c.elementType.rawValue
+    self.threads = threads
+    shape = c.shape
+    cache = c.cache
+    nsMin = timing.minimum
+    nsMedian = timing.median
+    bytes = cost.bytes
+    flops = cost.flops
+    elementsPerSecond = Double(cost.elements) / timing.minimum * 1e9
+    self.scratchBytes = scratchBytes
+    ceiling = bound.ceiling
+    fractionOfCeiling = bound.fraction
+  }
+}

@@ -1,0 +1,128 @@
+import LongspanKernels
+
+/// Times cases on a machine whose ceilings are known.
+public struct BenchmarkRunner: Sendable {
+  public let topology: MachineTopology
+  public let ceilings: MachineCeilings
+  /// Time for the calls of a case, warm-up not counted.
+  public let seconds: Double
+
+  public init(topology: MachineTopology, ceilings: MachineCeilings, seconds: Double) {
+    self.topology = topology
+    self.ceilings = ceilings
+    self.seconds = seconds
+  }
+
+  private var lastLevelBytes: Int { max(topology.l3Bytes, topology.l2Bytes, 1 << 20) }
+
+  /// Whether operands stay in a cache: a sixteenth more than it holds still counts, so that keys and values that just
+  /// fill it do not fail for the queries beside them.
+  private static func fits(_ bytes: Int, in cacheBytes: Int) -> Bool { bytes <= cacheBytes + cacheBytes / 16 }
+
+  /// The cases with those that cannot be warm, because they do not fit the last-level cache, made cold; no case twice.
+  public func settle(_ cases: [BenchmarkCase]) throws(LongspanError) -> [BenchmarkCase] {
+    var seen: Set<BenchmarkCase> = []
+    var settled: [BenchmarkCase] = []
+    for c in cases {
+      let fits = Self.fits(try c.cost().bytes, in: lastLevelBytes)
+      let state = BenchmarkCase(c.kernel, c.shape, c.elementType, cache: fits ? c.cache : .cold)
+      if seen.insert(state).inserted { settled.append(state) }
+    }
+    return settled
+  }
+
+  /// Warms up and times calls until the time is spent, but at least three.
+  ///
+  /// - Throws: ``LongspanError`` from the kernel, or if there is no memory for the operands.
+  public func run(_ c: BenchmarkCase, on context: KernelContext) throws(LongspanError) -> BenchmarkRow {
+    guard let team = ceilings[context.workerCount] else {
+      throw LongspanError(.invalidArgument, "no ceilings were measured for \(context.workerCount) threads")
+    }
+    try c.validate()
+    let cost = try c.cost()
+    let copies = Self.copies(of: cost.bytes, cache: c.cache, lastLevelBytes: lastLevelBytes)
+    try SystemMemory.require(try Self.operandBytes(c, cost, copies), for: "\(c.name) \(c.shapeDescription)")
+    var operands = try BenchmarkOperands(c, copies: copies, context)
+
+    let watch = Stopwatch()
+    // the first call also starts the threads and touches the scratch memory
+    try operands.call(0)
+    let start = watch.nanoseconds
+    try operands.call(1 % copies)
+    // short calls are timed in groups, beside which reading the clock does not count
+    let group = max(1, min(1000, Int(20_000 / max(watch.nanoseconds - start, 1))))
+    var slot = 2 % copies
+    var samples: [Double] = []
+    let began = watch.nanoseconds
+    repeat {
+      let start = watch.nanoseconds
+      for _ in 0..<group {
+        try operands.call(slot)
+        slot = slot + 1 == copies ? 0 : slot + 1
+      }
+      samples.append((watch.nanoseconds - start) / Double(group))
+    } while watch.nanoseconds - began < seconds * 1e9 || samples.count < 3
+    guard let timing = Timing(samples) else {
+      throw LongspanError(.invalidArgument, "\(c.name): nothing was timed")
+    }
+    return BenchmarkRow(
+      c, cost, variant: context.isa, threads: context.workerCount, timing: timing,
+      scratchBytes: operands.scratchBytes,
+      bound: Self.bound(c, cost, nanoseconds: timing.minimum, team: team, topology: topology))
+  }
+
+  /// Copies of the operands to rotate over: together four times the last-level cache where they are to be cold.
+  static func copies(of bytes: Int, cache: CacheState, lastLevelBytes: Int) -> Int {
+    guard cache == .cold else { return 1 }
+    let target = 4 * lastLevelBytes
+    if bytes >= target { return 1 }
+    return max(2, (target + bytes - 1) / max(bytes, 64))
+  }
+
+  /// Memory that the operands take: an embedding table is read only in part.
+  private static func operandBytes(
+    _ c: BenchmarkCase, _ cost: BenchmarkCost, _ copies: Int
+  ) throws(LongspanError) -> Int {
+    let (bytes, overflow) = cost.bytes.multipliedReportingOverflow(by: copies)
+    let (table, overflowTable) = (c.shape["V"] ?? 0).multipliedReportingOverflow(
+      by: (c.shape["C"] ?? 0) * c.elementType.byteCount)
+    let (sum, overflowSum) = bytes.addingReportingOverflow(table)
+    guard !overflow, !overflowTable, !overflowSum else {
+      throw LongspanError(.overflow, "\(c.name): the operands do not fit in 64 bits")
+    }
+    return sum
+  }
+
+  /// The ceiling of which a call reaches the largest part, and that part.
+  static func bound(
+    _ c: BenchmarkCase, _ cost: BenchmarkCost, nanoseconds: Double, team: MachineCeilings.Team,
+    topology: MachineTopology
+  ) -> (ceiling: MachineCeilings.Ceiling, fraction: Double) {
+    let level = level(of: cost.bytes, cache: c.cache, threads: team.threads, topology: topology)
+    let hasBF16 = c.kernel.isAttention && c.elementType == .bf16 && team.fmaBF16 != nil
+    let candidates: [(MachineCeilings.Ceiling, Int)] = [
+      (level, cost.bytes), (hasBF16 ? .fmaBF16 : .fmaF32, cost.flops), (.exp, cost.exponentials),
+    ]
+    var bound = (ceiling: level, fraction: 0.0)
+    for (ceiling, amount) in candidates {
+      guard let rate = team[ceiling]?.best, rate > 0 else { continue }
+      let fraction = Double(amount) / nanoseconds * 1e9 / rate
+      if fraction > bound.fraction { bound = (ceiling, fraction) }
+    }
+    return bound
+  }
+
+  /// Where a working set lives.
+  static func level(
+    of bytes: Int, cache: CacheState, threads: Int, topology: MachineTopology
+  ) -> MachineCeilings.Ceiling {
+    if cache == .cold { return .dram }
+    if fits(bytes, in: topology.l2Bytes * threads) { return .l2 }
+    return fits(bytes, in: topology.l3Bytes) ? .l3 : .dram
+  }
+}
+
+extension BenchmarkKernel {
+  /// Whether bf16 inputs let it use the CPU's bf16 dot products.
+  var isAttention: Bool { self == .attentionDecode || self == .attentionPrefill }
+}

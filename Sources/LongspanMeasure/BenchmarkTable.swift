@@ -1,0 +1,124 @@
+import LongspanKernels
+
+extension BenchmarkCase {
+  /// Realistic shapes of every public kernel.
+  ///
+  /// Attention has the heads of Llama-3-8B (32 and 8 of 128) and of SmolLM2-135M (9 and 3 of 64); the layers have the
+  /// widths of the former. Operands that fit the caches come both warm and cold.
+  public static let standard: [BenchmarkCase] = attention + layers + weights
+
+  private static let attention: [BenchmarkCase] = {
+    var cases: [BenchmarkCase] = []
+    let large = ["Hq": 32, "Hk": 8, "D": 128]
+    let small = ["Hq": 9, "Hk": 3, "D": 64]
+    for keys in [4096, 32768, 131_072] {
+      for type in ElementType.allCases {
+        cases += bothStates(.attentionDecode, large.merging(["S": keys, "T": 1, "window": 0]) { $1 }, type)
+      }
+    }
+    for type in ElementType.allCases {
+      cases += bothStates(.attentionDecode, small.merging(["S": 8192, "T": 1, "window": 0]) { $1 }, type)
+    }
+    for type in [ElementType.f32, .bf16] {
+      for (heads, tokens, window) in [
+        (large, 1024, 0), (large, 4096, 0), (large, 4096, 1024), (small, 4096, 0),
+      ] {
+        cases.append(
+          BenchmarkCase(.attentionPrefill, heads.merging(["N": tokens, "window": window]) { $1 }, type))
+      }
+    }
+    cases += bothStates(.attentionMerge, ["P": 8, "R": 512, "D": 128])
+    return cases
+  }()
+
+  private static let layers: [BenchmarkCase] = {
+    var cases: [BenchmarkCase] = []
+    for type in [ElementType.f32, .bf16] {
+      cases += bothStates(.rope, ["T": 512, "H": 32, "D": 128], type)
+      cases += bothStates(.convert, ["T": 512, "H": 8, "D": 128], type)
+      cases += bothStates(.rmsNorm, ["R": 512, "C": 4096], type)
+      cases += bothStates(.layerNorm, ["R": 512, "C": 4096], type)
+      for activation in Activation.allCases {
+        cases += bothStates(.gate(activation), ["R": 128, "C": 14336], type)
+      }
+      cases += bothStates(.logSoftmaxGather, ["R": 32, "V": 128_256], type)
+      cases.append(BenchmarkCase(.embedding, ["T": 512, "V": 32768, "C": 4096], type, cache: .cold))
+    }
+    return cases
+  }()
+
+  private static let weights: [BenchmarkCase] = {
+    var cases: [BenchmarkCase] = []
+    for type in WeightType.allCases {
+      cases += bothStates(.dequantize(type), ["M": 1024, "K": 4096])
+    }
+    for type in [WeightType.f32, .q8_0, .q4_K] {
+      cases.append(BenchmarkCase(.linear(type), ["R": 1, "M": 4096, "K": 4096], cache: .cold))
+      cases.append(BenchmarkCase(.linear(type), ["R": 512, "M": 4096, "K": 4096]))
+    }
+    return cases
+  }()
+
+  /// Operands that turn out larger than the caches are cold in either.
+  private static func bothStates(
+    _ kernel: BenchmarkKernel, _ shape: [String: Int], _ type: ElementType = .f32
+  ) -> [BenchmarkCase] {
+    CacheState.allCases.reversed().map { BenchmarkCase(kernel, shape, type, cache: $0) }
+  }
+
+  /// The cases that a person asked for, out of a table.
+  ///
+  /// - Parameters:
+  ///   - table: to choose from.
+  ///   - filter: a part of the name.
+  ///   - shape: dimensions to replace; cases whose kernels do not have all of them are left out.
+  ///   - elementType: to replace; kernels that do not take it are left out.
+  ///   - cache: the cache state to keep.
+  /// - Throws: ``LongspanError`` naming what exists, if nothing is left.
+  public static func select(
+    from table: [BenchmarkCase] = standard, filter: String? = nil, shape: [String: Int] = [:],
+    elementType: ElementType? = nil, cache: CacheState? = nil
+  ) throws(LongspanError) -> [BenchmarkCase] {
+    var cases = table.filter { filter.map($0.name.contains) ?? true }
+    guard !cases.isEmpty else {
+      let names = unique(table.map(\.name)).joined(separator: ", ")
+      throw LongspanError(.invalidArgument, "no kernel's name contains '\(filter ?? "")'; there are \(names)")
+    }
+    let keys = unique(cases.flatMap { $0.kernel.dimensions.map(\.key) })
+    for key in shape.keys.sorted() where !keys.contains(key) {
+      throw LongspanError(
+        .invalidArgument,
+        "no kernel chosen has the dimension '\(key)'; there are \(keys.joined(separator: ", "))")
+    }
+    cases.removeAll { !Set(shape.keys).isSubset(of: $0.kernel.dimensions.map(\.key)) }
+    guard !cases.isEmpty else {
+      throw LongspanError(
+        .invalidArgument, "no kernel has all of the dimensions \(shape.keys.sorted().joined(separator: ", "))"
+      )
+    }
+    if let elementType {
+      cases.removeAll { !$0.kernel.elementTypes.contains(elementType) }
+      guard !cases.isEmpty else {
+        throw LongspanError(.invalidArgument, "no kernel chosen takes \(elementType.rawValue)")
+      }
+    }
+    cases = unique(
+      cases.map {
+        BenchmarkCase(
+          $0.kernel, $0.shape.merging(shape) { $1 }, elementType ?? $0.elementType, cache: $0.cache)
+      }
+    ).filter { cache == nil || $0.cache == cache }
+    guard !cases.isEmpty else {
+      throw LongspanError(.invalidArgument, "no case chosen is \(cache?.rawValue ?? "")")
+    }
+    // replaced dimensions may not go with the others of every case, but must with those of one
+    let valid = cases.filter { (try? $0.validate()) != nil }
+    if valid.isEmpty { try cases[0].validate() }
+    return valid
+  }
+
+  private static func unique<T: Hashable>(_ values: [T]) -> [T] {
+    var seen: Set<T> = []
+    return values.filter { seen.insert($0).inserted }
+  }
+}

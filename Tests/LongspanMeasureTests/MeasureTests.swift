@@ -1,0 +1,199 @@
+import LongspanKernels
+import Testing
+
+@testable import LongspanMeasure
+
+struct TimingTests {
+  @Test func medianIsTheMiddle() throws {
+    #expect(try #require(Timing([5, 1, 9])).median == 5)
+    #expect(try #require(Timing([8, 1, 2, 4])).median == 3)
+    #expect(try #require(Timing([7])).median == 7)
+    #expect(try #require(Timing([7, 3, 5])).minimum == 3)
+    #expect(try #require(Timing([7, 3, 5])).repetitions == 3)
+    #expect(Timing([]) == nil)
+  }
+}
+
+/// The formulas of bytes and FLOPs, by hand.
+struct BenchmarkCostTests {
+  private func cost(
+    _ kernel: BenchmarkKernel, _ shape: [String: Int], _ type: ElementType = .f32
+  ) throws -> BenchmarkCost {
+    try BenchmarkCase(kernel, shape, type).cost()
+  }
+
+  @Test func decodeReadsEachKeyAndValueOnce() throws {
+    let shape = ["Hq": 32, "Hk": 8, "D": 128, "S": 4096, "T": 1, "window": 0]
+    let f32 = try cost(.attentionDecode, shape)
+    #expect(f32.bytes == 2 * 4096 * 8 * 128 * 4 + 2 * 32 * 128 * 4)
+    #expect(f32.flops == 4 * 32 * 128 * 4096)
+    #expect(f32.exponentials == 32 * 4096)
+    let bf16 = try cost(.attentionDecode, shape, .bf16)
+    #expect(bf16.bytes == 2 * 4096 * 8 * 128 * 2 + 32 * 128 * (2 + 4))
+    #expect(bf16.flops == f32.flops)
+    let window = try cost(.attentionDecode, shape.merging(["window": 100]) { $1 })
+    #expect(window.bytes == 2 * 100 * 8 * 128 * 4 + 2 * 32 * 128 * 4)
+    #expect(window.flops == 4 * 32 * 128 * 100)
+  }
+
+  @Test func causalPrefillDoesHalfTheProducts() throws {
+    let shape = ["Hq": 32, "Hk": 8, "D": 128, "N": 1024, "window": 0]
+    let full = try cost(.attentionPrefill, shape)
+    #expect(full.flops == 2 * 2 * 1024 * 1024 / 2 * 128 * 32)
+    #expect(full.bytes == 2 * 1024 * 8 * 128 * 4 + 2 * 1024 * 32 * 128 * 4)
+    let wide = try cost(.attentionPrefill, shape.merging(["window": 5000]) { $1 })
+    #expect(wide == full)
+    let narrow = try cost(.attentionPrefill, shape.merging(["window": 256]) { $1 })
+    #expect(narrow.flops == 4 * 32 * 128 * (1024 * 256 - 256 * 256 / 2))
+  }
+
+  @Test func layersMoveInputsAndOutputsOnce() throws {
+    #expect(try cost(.attentionMerge, ["P": 8, "R": 10, "D": 16]).bytes == (8 * 10 + 10) * 17 * 4)
+    #expect(try cost(.rope, ["T": 3, "H": 2, "D": 8], .bf16).bytes == 2 * 48 * 2 + 3 * 8 * 4)
+    #expect(try cost(.rmsNorm, ["R": 2, "C": 10]).bytes == 2 * 20 * 4 + 10 * 4)
+    #expect(try cost(.layerNorm, ["R": 2, "C": 10], .f16).bytes == 20 * (2 + 4) + 2 * 10 * 4)
+    #expect(try cost(.gate(.silu), ["R": 2, "C": 10], .bf16).bytes == 20 * (2 * 2 + 4))
+    #expect(try cost(.convert, ["T": 2, "H": 3, "D": 4], .f16).bytes == 24 * (4 + 2))
+    #expect(try cost(.logSoftmaxGather, ["R": 2, "V": 100]).bytes == 200 * 4 + 2 * 12)
+    #expect(try cost(.embedding, ["T": 5, "V": 100, "C": 8], .bf16).bytes == 40 * (2 + 4) + 5 * 4)
+    #expect(try cost(.dequantize(.q4_K), ["M": 2, "K": 512]).bytes == 2 * 2 * 144 + 1024 * 4)
+    let linear = try cost(.linear(.q8_0), ["R": 3, "M": 4, "K": 64])
+    #expect(linear.bytes == 4 * 2 * 34 + 3 * (4 + 64) * 4)
+    #expect(linear.flops == 2 * 3 * 4 * 64)
+  }
+
+  @Test func shapesThatCannotBeCountedAreRefused() {
+    #expect(throws: LongspanError.self) { try cost(.rmsNorm, ["R": .max, "C": .max]) }
+  }
+}
+
+struct BenchmarkSelectionTests {
+  @Test func everyKernelIsInTheStandardTable() throws {
+    let names = Set(BenchmarkCase.standard.map(\.name))
+    for name in [
+      "attention_decode", "attention_prefill", "attention_merge", "rope", "rms_norm", "layer_norm",
+      "gate_silu", "gate_gelu_tanh", "gate_gelu_erf", "convert", "log_softmax_gather", "embedding",
+      "linear_f32",
+    ] {
+      #expect(names.contains(name), "\(name)")
+    }
+    for type in WeightType.allCases { #expect(names.contains("dequantize_\(type)")) }
+    for one in BenchmarkCase.standard { try one.validate() }
+  }
+
+  @Test func aShapeReplacesDimensionsAndLeavesKernelsWithoutThemOut() throws {
+    let cases = try BenchmarkCase.select(shape: ["S": 77, "Hq": 24], elementType: .f16, cache: .warm)
+    #expect(cases.count == 2)
+    for one in cases {
+      #expect(
+        one.name == "attention_decode" && one.shape["S"] == 77 && one.shape["Hq"] == 24
+          && one.elementType == .f16)
+    }
+  }
+
+  @Test func casesThatCannotTakeTheShapeAreLeftOut() throws {
+    // 32 heads do not divide into the 3 key/value heads of the smaller model
+    let cases = try BenchmarkCase.select(shape: ["S": 64, "Hq": 32], elementType: .f32, cache: .warm)
+    #expect(cases.map { $0.shape["Hk"] } == [8])
+  }
+
+  @Test func whatDoesNotExistIsNamed() {
+    func message(_ body: () throws(LongspanError) -> [BenchmarkCase]) -> String {
+      do throws(LongspanError) {
+        _ = try body()
+        return ""
+      } catch {
+        return error.message
+      }
+    }
+    #expect(
+      message { () throws(LongspanError) in try BenchmarkCase.select(filter: "x1") }.contains("rms_norm"))
+    #expect(
+      message { () throws(LongspanError) in try BenchmarkCase.select(filter: "rms", shape: ["S": 1]) }
+        .contains("there are R, C"))
+    #expect(
+      message { () throws(LongspanError) in try BenchmarkCase.select(filter: "merge", elementType: .bf16) }
+        .contains("bf16"))
+    #expect(
+      message { () throws(LongspanError) in try BenchmarkCase.select(filter: "rms", shape: ["R": 0]) }
+        .contains("R=0"))
+  }
+}
+
+@Suite(.serialized) struct BenchmarkRunnerTests {
+  private static let rate = MachineCeilings.Rate(best: 1e9, median: 1e9)
+
+  @Test func theCeilingIsTheOneMostUsed() throws {
+    let topology = try MachineTopology()
+    let one = BenchmarkCase(.linear(.f32), ["R": 1, "M": 4, "K": 4], cache: .cold)
+    let cost = try one.cost()
+    func bound(fma: Double) -> (MachineCeilings.Ceiling, Double) {
+      let peak = MachineCeilings.Rate(best: fma, median: fma)
+      let team = MachineCeilings.Team(
+        threads: 1, dram: Self.rate, l3: Self.rate, l2: Self.rate, fmaF32: peak, fmaBF16: nil, exp: peak)
+      let bound = BenchmarkRunner.bound(one, cost, nanoseconds: 1000, team: team, topology: topology)
+      return (bound.ceiling, bound.fraction)
+    }
+    // 96 bytes and 32 FLOPs in a microsecond
+    #expect(bound(fma: 1e9).0 == .dram)
+    #expect(abs(bound(fma: 1e9).1 - 0.096) < 1e-9)
+    #expect(bound(fma: 1e8).0 == .fmaF32)
+    #expect(abs(bound(fma: 1e8).1 - 0.32) < 1e-9)
+  }
+
+  @Test func coldOperandsOutgrowTheCache() {
+    #expect(BenchmarkRunner.copies(of: 1000, cache: .warm, lastLevelBytes: 1 << 20) == 1)
+    #expect(BenchmarkRunner.copies(of: 1 << 20, cache: .cold, lastLevelBytes: 1 << 20) == 4)
+    #expect(BenchmarkRunner.copies(of: 3 << 20, cache: .cold, lastLevelBytes: 1 << 20) == 2)
+    #expect(BenchmarkRunner.copies(of: 4 << 20, cache: .cold, lastLevelBytes: 1 << 20) == 1)
+  }
+
+  @Test func ceilingsReadHalfOfACache() {
+    let sizes = MachineCeilings.ReadSizes(
+      l2Bytes: 1 << 20, l3Bytes: 32 << 20, threads: 2, availableBytes: 1 << 40)
+    #expect(sizes.l2 == 1 << 20 && sizes.l3 == 16 << 20 && sizes.dram == 128 << 20)
+    let little = MachineCeilings.ReadSizes(
+      l2Bytes: 1 << 20, l3Bytes: 32 << 20, threads: 2, availableBytes: 64 << 20)
+    #expect(little.dram == 16 << 20)
+  }
+
+  @Test func ceilingsAreMeasured() throws {
+    let ceilings = try MachineCeilings.measure(
+      threadCounts: [2, 1, 2], topology: try MachineTopology(), seconds: 0)
+    #expect(ceilings.teams.map(\.threads) == [1, 2])
+    for team in ceilings.teams {
+      for rate in [team.dram, team.l3, team.l2, team.fmaF32, team.exp] {
+        #expect(rate.best >= rate.median && rate.median > 1e6)
+      }
+    }
+    #expect(ceilings[3] == nil)
+  }
+
+  /// Every kernel at a small shape, in both cache states and every element type.
+  @Test func everyKernelRuns() throws {
+    let topology = try MachineTopology()
+    let context = try KernelContext(threads: 2)
+    // far above any machine, so that another process that takes a core now does not matter
+    let peak = MachineCeilings.Rate(best: 1e14, median: 1e14)
+    let team = MachineCeilings.Team(
+      threads: 2, dram: peak, l3: peak, l2: peak, fmaF32: peak, fmaBF16: peak, exp: peak)
+    let ceilings = MachineCeilings(variant: "none", teams: [team])
+    let runner = BenchmarkRunner(topology: topology, ceilings: ceilings, seconds: 0)
+    let small = [
+      "Hq": 4, "Hk": 2, "D": 64, "S": 512, "N": 96, "P": 3, "R": 8, "T": 5, "H": 2, "C": 512, "V": 1000,
+      "M": 64,
+      "K": 512, "window": 0,
+    ]
+    var seen: Set<BenchmarkCase> = []
+    for standard in BenchmarkCase.standard {
+      let shape = small.filter { standard.shape[$0.key] != nil }
+      let one = BenchmarkCase(standard.kernel, shape, standard.elementType, cache: standard.cache)
+      guard seen.insert(one).inserted else { continue }
+      let row = try runner.run(one, on: context)
+      #expect(row.nsMin > 0 && row.nsMin <= row.nsMedian, "\(row.name)")
+      #expect(row.fractionOfCeiling > 0 && row.fractionOfCeiling < 1, "\(row)")
+      #expect(row.threads == 2 && row.cache == one.cache)
+    }
+    #expect(seen.count > 30)
+  }
+}
