@@ -70,12 +70,6 @@ static void run_fma(void *argument, size_t task, size_t worker)
     add(m, done.done, done.checksum);
 }
 
-static int cpu_has_bf16(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bf16") ? 1 : 0;
-}
-
 lspan_status lspan_measure_fma(
     const lspan_context *context, lspan_dtype dtype, int64_t iterations, int64_t *flops, double *checksum)
 {
@@ -84,7 +78,7 @@ lspan_status lspan_measure_fma(
     if (iterations < 0) return lspan_status_bad_value;
     measurement m = {.repeats = iterations};
     if (dtype == lspan_dtype_f32) m.fma = context->kernels->measure_fma_f32;
-    if (dtype == lspan_dtype_bf16 && cpu_has_bf16()) m.fma = context->kernels->measure_fma_bf16;
+    if (dtype == lspan_dtype_bf16) m.fma = context->kernels->measure_fma_bf16;
     if (m.fma) {
         /* no variant does more than 1,024 operations a step */
         int64_t steps, bound;

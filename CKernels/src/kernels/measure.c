@@ -43,10 +43,8 @@ lspan_measured LSPAN_VARIANT(measure_fma_f32)(int64_t iterations, float multipli
     return m;
 }
 
-#if V_WIDTH == 16
-/* One extension beyond the variant's: called only where the CPU has it. */
-__attribute__((target("avx512bf16"))) lspan_measured LSPAN_VARIANT(measure_fma_bf16)(
-    int64_t iterations, float multiplier, float addend)
+#if V_BF16_DOT
+lspan_measured LSPAN_VARIANT(measure_fma_bf16)(int64_t iterations, float multiplier, float addend)
 {
     __m512 chains[FMA_CHAINS];
     __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(multiplier), _mm512_set1_ps(multiplier));

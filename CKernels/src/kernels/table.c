@@ -18,7 +18,7 @@ const lspan_kernels LSPAN_VARIANT(kernels) = {
     .dequantize = LSPAN_VARIANT(dequantize),
     .measure_read = LSPAN_VARIANT(measure_read),
     .measure_fma_f32 = LSPAN_VARIANT(measure_fma_f32),
-#if V_WIDTH == 16
+#if V_BF16_DOT
     .measure_fma_bf16 = LSPAN_VARIANT(measure_fma_bf16),
 #endif
     .measure_exp = LSPAN_VARIANT(measure_exp),
