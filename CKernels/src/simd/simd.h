@@ -45,25 +45,6 @@
 #include "scalar.h"
 #else
 #error "compile kernel bodies with -DLSPAN_VARIANT_<isa>"
-/* 2 * V_WIDTH elements as two vectors in the order that is cheapest to unpack: even and odd elements for bf16, the
- * first and the second half otherwise. */
-typedef struct v_pair {
-    v_f32 a;
-    v_f32 b;
-} v_pair;
-
-V_INLINE v_pair v_load_pair(const void *data, int64_t index, lspan_dtype dtype)
-{
-    v_pair pair;
-    if (dtype == lspan_dtype_bf16) {
-        v_load_bf16_pair((const uint16_t *)data + index, &pair.a, &pair.b);
-    } else {
-        pair.a = v_load_as(data, index, dtype);
-        pair.b = v_load_as(data, index + V_WIDTH, dtype);
-    }
-    return pair;
-}
-
 #endif
 
 #if !defined(V_BF16_DOT)
