@@ -130,7 +130,6 @@ typedef struct decode_plan {
     const lspan_context *context;
     const lspan_attention *attention;
     int64_t chunk; /* keys of a task */
-    int prefetch;  /* whether all keys and values together are too many for the caches */
     int64_t tasks;
     int64_t units;        /* (sequence, head) pairs */
     int64_t partial_rows; /* rows of partial results, over all sequences whose keys are split */
@@ -183,8 +182,6 @@ static lspan_status plan_decode(const lspan_context *context, const lspan_attent
     plan->attention = a;
     plan->chunk = workers == 1 ? INT64_MAX
                                : lspan_round_up(lspan_max64(share, LSPAN_DECODE_MIN_SPLIT), LSPAN_DECODE_KEYS);
-    int64_t key_bytes = 2 * a->head_dim * (int64_t)lspan_dtype_size(a->keys.dtype);
-    plan->prefetch = total > LSPAN_DECODE_CACHED_BYTES / lspan_max64(1, key_bytes);
     plan->tasks = 0;
     plan->partial_rows = 0;
     int64_t most_rows = 1;
@@ -224,7 +221,6 @@ static void run_decode_task(void *argument, size_t index, size_t worker)
     task.kv_head = rest / s.parts;
     task.begin = part * plan->chunk;
     task.end = s.visible - task.begin > plan->chunk ? task.begin + plan->chunk : s.visible;
-    task.prefetch = plan->prefetch;
     if (s.parts == 1) {
         task.output = a->output + query0 * a->output_token_stride + task.kv_head * group * a->output_head_stride;
         task.output_token_stride = a->output_token_stride;

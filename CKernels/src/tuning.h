@@ -2,7 +2,7 @@
  *
  *   LSPAN_TILE_ROWS x LSPAN_TILE_VECTORS   accumulators of the product micro-kernel (attention prefill)
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
- *   LSPAN_DECODE_VALUE_ROWS x LSPAN_DECODE_COLUMNS   accumulators of decode's sum of values
+ *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   accumulators of decode's sum of values
  */
 #ifndef LSPAN_TUNING_H
 #define LSPAN_TUNING_H
@@ -11,24 +11,21 @@
 /* 32 registers: 24 accumulators, 2 operands, 1 broadcast; 14 loads for 24 FMAs keeps the FMA pipes the limit */
 #define LSPAN_TILE_ROWS 12
 #define LSPAN_TILE_VECTORS 2
-/* 16 accumulators hold a whole value row of D = 128 for two query rows, so memory is read in address order */
+/* 16 accumulators, 8 queries, 2 operands */
 #define LSPAN_DECODE_ROWS 4
-#define LSPAN_DECODE_VALUE_ROWS 2
-#define LSPAN_DECODE_COLUMNS 8
+#define LSPAN_DECODE_COLUMNS 4
 #elif defined(LSPAN_VARIANT_avx2)
 /* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
 #define LSPAN_TILE_ROWS 6
 #define LSPAN_TILE_VECTORS 2
-/* 8 accumulators, and the queries as memory operands */
+/* 8 accumulators, 4 queries, 2 operands */
 #define LSPAN_DECODE_ROWS 2
-#define LSPAN_DECODE_VALUE_ROWS 1
-#define LSPAN_DECODE_COLUMNS 8
+#define LSPAN_DECODE_COLUMNS 4
 #else
 /* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
 #define LSPAN_TILE_ROWS 3
 #define LSPAN_TILE_VECTORS 4
 #define LSPAN_DECODE_ROWS 2
-#define LSPAN_DECODE_VALUE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
 #endif
 
@@ -38,12 +35,11 @@
 #define LSPAN_PREFILL_ROWS 96
 #define LSPAN_PREFILL_KEYS 128
 
-/* Keys of a decode tile: two vectors of scores, and with D = 128 in f32 16 KiB of values, which are still in L1 when the
- * second group of rows reads them. */
-#define LSPAN_DECODE_KEYS 32
-/* Keys and values of a call above which decode prefetches: it doubles the rate from DRAM, but costs a fifth of the rate
- * where they are in a cache of 32 MiB already. */
-#define LSPAN_DECODE_CACHED_BYTES (INT64_C(20) << 20)
+/* Keys of a decode tile, whose scores a softmax takes at once. */
+#define LSPAN_DECODE_KEYS 128
+/* Bytes of a block of keys or of values in decode: as far ahead as prefetches into L1 keep the memory busy, while the
+ * block in use and the next one still fit an L1 of 32 KiB. */
+#define LSPAN_DECODE_BLOCK_BYTES 8192
 /* Tasks a worker gets in a split decode, so that the atomic counter evens out unequal workers. */
 #define LSPAN_DECODE_TASKS_PER_WORKER 4
 /* The shortest key range worth a partial state and its merge. */

@@ -57,7 +57,9 @@ static float reduce_max(const float *x)
 
 static void reduce_add4(const float *x, float *sums)
 {
-    v_reduce_add4(v_load(x), v_load(x + V_WIDTH), v_load(x + 2 * V_WIDTH), v_load(x + 3 * V_WIDTH), sums);
+    v_f32 rows[4];
+    for (int i = 0; i < 4; i++) rows[i] = v_load(x + i * V_WIDTH);
+    v_reduce_add4(rows, sums);
 }
 
 static void transpose(float *square)

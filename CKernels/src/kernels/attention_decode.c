@@ -1,9 +1,11 @@
 /* attention_decode.c: one task of decode attention: a few query rows over a range of one head's keys.
  *
  * Memory-bound: each key and value is loaded from memory once for all T*G rows, and converted in registers. Keys and
- * values alternate in tiles; while one is in use the next is prefetched, because the hardware's prefetchers stop at
- * each change. Channels are handled in pairs of vectors in whatever order the dtype unpacks cheapest (V_PAIR in
- * simd.h); queries are stored in that order, and outputs put back in theirs at the end. */
+ * values alternate in tiles, so that a softmax has enough to do. A tile is read in blocks, and while one is in use the
+ * next is prefetched into L1 in address order, a line for each line that is read: loads that miss would fill the CPU's
+ * window of instructions before enough of them are under way. Channels are handled in pairs of vectors in whatever
+ * order the dtype unpacks cheapest (v_load_pair in simd.h); queries are stored in that order, and outputs put back in
+ * theirs at the end. bf16 queries on bf16 keys are left as they are, for dot products of pairs. */
 #include "attention_softmax.h"
 #include "variants.h"
 
@@ -11,114 +13,213 @@
 #define ROWS LSPAN_DECODE_ROWS
 #define PAIR (2 * V_WIDTH)
 #define COLUMNS LSPAN_DECODE_COLUMNS
+/* Keys whose scores are reduced together. */
+#define REDUCED 4
+/* Most keys of a block. */
+#define BLOCK 64
 
-/* Asks for `bytes` bytes, a cache line at a time. */
-V_INLINE void prefetch_row(const void *data, int64_t offset, int64_t bytes)
+V_INLINE int64_t element_bytes(const lspan_dtype dtype)
 {
-    const char *start = (const char *)data + offset;
-#pragma GCC unroll 8
-    for (int64_t line = 0; line < bytes; line += 64) v_prefetch(start + line);
+    return dtype == lspan_dtype_f32 ? 4 : 2;
 }
 
-/* What to prefetch while a tile is in use: row j of the next tile. */
-typedef struct next_tile {
-    const void *data;
-    int64_t base;   /* bytes */
+/* What to prefetch while a block is in use: rows of the next one. */
+typedef struct next_block {
+    const char *data;
     int64_t stride; /* bytes from row to row */
     int64_t rows;
-    int64_t bytes;  /* of a row */
-} next_tile;
+} next_block;
 
-V_INLINE next_tile tile_after(lspan_heads view, int64_t base, int64_t rows, int64_t head_dim, const lspan_dtype dtype)
+V_INLINE next_block block_at(lspan_heads view, int64_t base, int64_t rows, const lspan_dtype dtype)
 {
-    int64_t element = dtype == lspan_dtype_f32 ? 4 : 2;
-    next_tile next = {view.data, base * element, view.token_stride * element, rows, head_dim * element};
+    int64_t element = element_bytes(dtype);
+    next_block next = {(const char *)view.data + base * element, view.token_stride * element, rows};
     return next;
 }
 
-V_INLINE void prefetch_tile_row(const next_tile *next, int64_t row)
+/* Asks for part `index` of the next block, whose rows have `parts` parts of `bytes` bytes, in address order. */
+V_INLINE void prefetch_part(const next_block *next, int64_t index, const int64_t parts, const int64_t bytes)
 {
-    if (row < next->rows) prefetch_row(next->data, next->base + row * next->stride, next->bytes);
+    int64_t row = index / parts;
+    if (row >= next->rows) return;
+    const char *part = next->data + row * next->stride + index % parts * bytes;
+#pragma GCC unroll 16
+    for (int64_t line = 0; line < bytes; line += 64) v_prefetch(part + line);
 }
 
-/* scores[r][j..j+3] = queries[r] . keys[j..j+3] for `rows` rows; key[i] are element offsets. A key is read whole before
- * the next one, in address order: the hardware's prefetchers lose track of four keys read side by side. */
-V_INLINE void dot_keys4(
-    const float *queries, const void *data, const int64_t key[4], float *scores, int64_t head_dim, const int rows,
-    const lspan_dtype dtype)
+/* The parts in which a block's rows are read: one for each pass over `width` channels. */
+typedef struct row_parts {
+    int64_t count;
+    int64_t bytes;
+} row_parts;
+
+V_INLINE row_parts parts_of(int64_t head_dim, const int64_t width, const lspan_dtype dtype)
 {
-    v_f32 sum[ROWS][4];
+    row_parts parts = {lspan_max64(1, head_dim / width), 0};
+    parts.bytes = head_dim * element_bytes(dtype) / parts.count;
+    return parts;
+}
+
+/* scores[r][j..] = sums over lanes, for REDUCED keys */
+V_INLINE void reduce_keys(const v_f32 sum[ROWS][REDUCED], float *scores, const int rows)
+{
+#if LSPAN_DECODE_ROWS == 4
+    if (rows == 4) {
+        v_reduce_add4x4(sum, scores, KEYS);
+        return;
+    }
+#endif
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        v_f32 even[ROWS], odd[ROWS];
+    for (int r = 0; r < rows; r++) v_reduce_add4(sum[r], scores + r * KEYS);
+}
+
+#if V_BF16_DOT
+/* scores[r][j] = queries[r] . keys[j] for the keys of a block; both are pairs of bf16. A key is read whole before the
+ * next one: side by side the prefetchers lose the stream. */
+V_INLINE void score_block_pairs(
+    const float *queries, lspan_heads keys, int64_t base, int64_t count, float *scores, int64_t head_dim,
+    const next_block *next, const int rows)
+{
+    for (int64_t j = 0; j < count; j += REDUCED) {
+        v_f32 sum[ROWS][REDUCED];
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) even[r] = odd[r] = v_zero();
-        int64_t d = 0;
-        for (; d + PAIR <= head_dim; d += PAIR) {
-            v_pair k = v_load_pair(data, key[i] + d, dtype);
+        for (int i = 0; i < REDUCED; i++) {
+            /* past the end the last key is scored again; stream_softmax drops those scores */
+            const uint16_t *key = (const uint16_t *)keys.data + base + lspan_min64(j + i, count - 1) * keys.token_stride;
+            prefetch_part(next, j + i, 1, head_dim * (int64_t)sizeof *key);
 #pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) {
-                even[r] = v_fma(v_load(queries + r * head_dim + d), k.a, even[r]);
-                odd[r] = v_fma(v_load(queries + r * head_dim + d + V_WIDTH), k.b, odd[r]);
+            for (int r = 0; r < rows; r++) sum[r][i] = v_zero();
+#pragma GCC unroll 8
+            for (int64_t d = 0; d < head_dim; d += PAIR) {
+                int lanes = (int)lspan_min64(PAIR, head_dim - d) / 2;
+                const void *at = key + d;
+                v_f32 k = lanes == V_WIDTH ? v_load(at) : v_load_n(at, lanes);
+#pragma GCC unroll 4
+                for (int r = 0; r < rows; r++) {
+                    const float *query = queries + r * head_dim + d / 2;
+                    sum[r][i] = v_dot_bf16(sum[r][i], lanes == V_WIDTH ? v_load(query) : v_load_n(query, lanes), k);
+                }
             }
         }
-        for (; d < head_dim; d += V_WIDTH) {
-            int lanes = (int)lspan_min64(V_WIDTH, head_dim - d);
-            v_f32 k = v_load_as_n(data, key[i] + d, dtype, lanes);
-#pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) even[r] = v_fma(v_load_n(queries + r * head_dim + d, lanes), k, even[r]);
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) sum[r][i] = v_add(even[r], odd[r]);
+        reduce_keys(sum, scores + j, rows);
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) v_reduce_add4(sum[r][0], sum[r][1], sum[r][2], sum[r][3], scores + r * KEYS);
 }
+#endif
 
-V_INLINE void score_rows(
-    const float *queries, lspan_heads keys, int64_t base, int64_t count, float *scores, int64_t head_dim,
-    const next_tile *next, const int rows, const lspan_dtype dtype)
+/* partial[j][r] (+)= queries[r] * keys[j], lane by lane, over `pairs` pairs of vectors of channels from d. The queries
+ * stay in registers, so that keys are nearly all that is loaded. */
+V_INLINE void multiply_pairs(
+    const float *queries, lspan_heads keys, int64_t base, int64_t d, int64_t count, float *partial, int64_t head_dim,
+    const next_block *next, int64_t part, row_parts parts, const int rows, const int pairs, const lspan_dtype dtype)
 {
-    for (int64_t j = 0; j < count; j += 4) {
-        int64_t key[4];
-        /* past the end the last key is scored again; stream_softmax drops those scores */
-        for (int i = 0; i < 4; i++) {
-            key[i] = base + lspan_min64(j + i, count - 1) * keys.token_stride;
-            prefetch_tile_row(next, j + i);
+    const int accumulate = d > 0;
+    v_f32 query[ROWS][COLUMNS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int n = 0; n < 2 * pairs; n++) query[r][n] = v_load(queries + r * head_dim + d + n * V_WIDTH);
+    }
+    for (int64_t j = 0; j < count; j++) {
+        int64_t at = base + j * keys.token_stride + d;
+        v_f32 sum[ROWS];
+        prefetch_part(next, part + j, parts.count, parts.bytes);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) sum[r] = accumulate ? v_load(partial + (j * ROWS + r) * V_WIDTH) : v_zero();
+#pragma GCC unroll 4
+        for (int n = 0; n < pairs; n++) {
+            v_pair k = v_load_pair(keys.data, at + n * PAIR, dtype);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) sum[r] = v_fma(query[r][2 * n], k.a, sum[r]);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) sum[r] = v_fma(query[r][2 * n + 1], k.b, sum[r]);
         }
-        dot_keys4(queries, keys.data, key, scores + j, head_dim, rows, dtype);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) v_store(partial + (j * ROWS + r) * V_WIDTH, sum[r]);
     }
 }
 
-/* output[r][d..] += sum_j scores[r][j] * values[j][d..] for `pairs` pairs of vectors. */
+/* The same for the channels behind the last whole pair, one vector of `lanes` lanes at a time. */
+V_INLINE void multiply_rest(
+    const float *queries, lspan_heads keys, int64_t base, int64_t d, int64_t count, float *partial, int64_t head_dim,
+    int lanes, const int rows, const lspan_dtype dtype)
+{
+    for (int64_t j = 0; j < count; j++) {
+        v_f32 k = v_load_as_n(keys.data, base + j * keys.token_stride + d, dtype, lanes);
+        for (int r = 0; r < rows; r++) {
+            float *sums = partial + (j * ROWS + r) * V_WIDTH;
+            v_store(sums, v_fma(v_load_n(queries + r * head_dim + d, lanes), k, d > 0 ? v_load(sums) : v_zero()));
+        }
+    }
+}
+
+/* scores[r][j] = queries[r] . keys[j] for the keys of a block */
+V_INLINE void score_block(
+    const float *queries, lspan_heads keys, int64_t base, int64_t count, float *scores, int64_t head_dim,
+    const next_block *next, const int rows, const lspan_dtype dtype)
+{
+    float partial[BLOCK * ROWS * V_WIDTH];
+    const int64_t width = COLUMNS * V_WIDTH;
+    const row_parts parts = parts_of(head_dim, width, dtype);
+    int64_t d = 0;
+    for (; d + width <= head_dim; d += width) {
+        multiply_pairs(
+            queries, keys, base, d, count, partial, head_dim, next, d / width * count, parts, rows, COLUMNS / 2, dtype);
+    }
+    for (; d + PAIR <= head_dim; d += PAIR) {
+        /* the passes above have asked for everything */
+        int64_t part = d == 0 ? 0 : parts.count * count;
+        multiply_pairs(queries, keys, base, d, count, partial, head_dim, next, part, parts, rows, 1, dtype);
+    }
+    for (; d < head_dim; d += V_WIDTH) {
+        int lanes = (int)lspan_min64(V_WIDTH, head_dim - d);
+        multiply_rest(queries, keys, base, d, count, partial, head_dim, lanes, rows, dtype);
+    }
+    for (int64_t j = 0; j < count; j += REDUCED) {
+        v_f32 sum[ROWS][REDUCED];
+        /* past the end the last key is reduced again; stream_softmax drops those scores */
+#pragma GCC unroll 4
+        for (int i = 0; i < REDUCED; i++) {
+            const float *row = partial + lspan_min64(j + i, count - 1) * ROWS * V_WIDTH;
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) sum[r][i] = v_load(row + r * V_WIDTH);
+        }
+        reduce_keys(sum, scores + j, rows);
+    }
+}
+
+/* output[r][d..] += sum_j scores[r][j] * values[j][d..] for `pairs` pairs of vectors, d elements into the rows; key j
+ * asks for part `part` + j of the next block. */
 V_INLINE void add_pairs(
-    const float *scores, lspan_heads values, int64_t base, int64_t count, float *output, int64_t stride,
-    const next_tile *next, const int rows, const int pairs, const lspan_dtype dtype)
+    const float *scores, lspan_heads values, int64_t base, int64_t d, int64_t count, float *output, int64_t stride,
+    const next_block *next, int64_t part, row_parts parts, const int rows, const int pairs,
+    const lspan_dtype dtype)
 {
     v_f32 sum[ROWS][COLUMNS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 8
-        for (int n = 0; n < 2 * pairs; n++) sum[r][n] = v_load(output + r * stride + n * V_WIDTH);
+        for (int n = 0; n < 2 * pairs; n++) sum[r][n] = v_load(output + r * stride + d + n * V_WIDTH);
     }
     for (int64_t j = 0; j < count; j++) {
-        int64_t at = base + j * values.token_stride;
-        if (next) prefetch_tile_row(next, j);
+        int64_t at = base + j * values.token_stride + d;
+        prefetch_part(next, part + j, parts.count, parts.bytes);
+        v_f32 p[ROWS];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) p[r] = v_set1(scores[r * KEYS + j]);
 #pragma GCC unroll 4
         for (int n = 0; n < pairs; n++) {
             v_pair value = v_load_pair(values.data, at + n * PAIR, dtype);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
-                v_f32 p = v_set1(scores[r * KEYS + j]);
-                sum[r][2 * n] = v_fma(p, value.a, sum[r][2 * n]);
-                sum[r][2 * n + 1] = v_fma(p, value.b, sum[r][2 * n + 1]);
+                sum[r][2 * n] = v_fma(p[r], value.a, sum[r][2 * n]);
+                sum[r][2 * n + 1] = v_fma(p[r], value.b, sum[r][2 * n + 1]);
             }
         }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 8
-        for (int n = 0; n < 2 * pairs; n++) v_store(output + r * stride + n * V_WIDTH, sum[r][n]);
+        for (int n = 0; n < 2 * pairs; n++) v_store(output + r * stride + d + n * V_WIDTH, sum[r][n]);
     }
 }
 
@@ -137,36 +238,26 @@ V_INLINE void add_rest(
     }
 }
 
-/* All channels of up to LSPAN_DECODE_VALUE_ROWS rows: whole value rows are read in address order, COLUMNS vectors at
- * a time. */
-V_INLINE void add_value_rows(
+V_INLINE void add_values(
     const float *scores, lspan_heads values, int64_t base, int64_t count, float *output, int64_t stride,
-    int64_t head_dim, const next_tile *next, const int rows, const lspan_dtype dtype)
+    int64_t head_dim, const next_block *next, const int rows, const lspan_dtype dtype)
 {
+    const int64_t width = COLUMNS * V_WIDTH;
+    const row_parts parts = parts_of(head_dim, width, dtype);
     int64_t d = 0;
-    for (; d + COLUMNS * V_WIDTH <= head_dim; d += COLUMNS * V_WIDTH) {
-        /* the first pass over a tile's rows asks for the next tile */
-        add_pairs(scores, values, base + d, count, output + d, stride, d ? NULL : next, rows, COLUMNS / 2, dtype);
+    for (; d + width <= head_dim; d += width) {
+        add_pairs(
+            scores, values, base, d, count, output, stride, next, d / width * count, parts, rows, COLUMNS / 2,
+            dtype);
     }
     for (; d + PAIR <= head_dim; d += PAIR) {
-        add_pairs(scores, values, base + d, count, output + d, stride, d ? NULL : next, rows, 1, dtype);
+        /* the passes above have asked for everything */
+        int64_t part = d == 0 ? 0 : parts.count * count;
+        add_pairs(scores, values, base, d, count, output, stride, next, part, parts, rows, 1, dtype);
     }
     for (; d < head_dim; d += V_WIDTH) {
         int lanes = (int)lspan_min64(V_WIDTH, head_dim - d);
         add_rest(scores, values, base + d, count, output + d, stride, lanes, rows, dtype);
-    }
-}
-
-/* The second group of rows finds the value tile in L1. */
-V_INLINE void add_values(
-    const float *scores, lspan_heads values, int64_t base, int64_t count, float *output, int64_t stride,
-    int64_t head_dim, const next_tile *next, const int rows, const lspan_dtype dtype)
-{
-    const int first = rows < LSPAN_DECODE_VALUE_ROWS ? rows : LSPAN_DECODE_VALUE_ROWS, rest = rows - first;
-    add_value_rows(scores, values, base, count, output, stride, head_dim, next, first, dtype);
-    if (rest > 0) {
-        add_value_rows(
-            scores + first * KEYS, values, base, count, output + first * stride, stride, head_dim, NULL, rest, dtype);
     }
 }
 
@@ -176,53 +267,78 @@ typedef struct decode_rows {
     int64_t tokens;  /* T */
     int64_t keys;    /* S */
     int64_t key0;    /* the sequence's first row in K and V */
-    int prefetch;    /* whether the call's keys and values come from memory */
+    int64_t block;   /* keys of a block */
 } decode_rows;
+
+/* What follows block j of `count` rows from `base`: the next of them, or the first block of `after` rows from `then`. */
+V_INLINE next_block block_after(
+    const decode_rows *t, int64_t j, int64_t count, lspan_heads view, int64_t base, lspan_heads next_view, int64_t then,
+    int64_t after, const lspan_dtype dtype)
+{
+    int64_t next = j + t->block;
+    if (next < count) return block_at(view, base + next * view.token_stride, lspan_min64(t->block, count - next), dtype);
+    return block_at(next_view, then, lspan_min64(t->block, after), dtype);
+}
 
 /* Rows r .. r+rows-1 against keys first .. first+count-1, count <= KEYS; `after` more keys follow in the range. */
 V_INLINE void attend_rows(
     const lspan_attention *a, const decode_rows *t, const lspan_attention_scratch *s, int64_t kv_head, int64_t r,
-    int64_t first, int64_t count, int64_t after, const int rows, const lspan_dtype dtype)
+    int64_t first, int64_t count, int64_t after, const int rows, const lspan_dtype dtype, const int dot)
 {
     int64_t head_dim = a->head_dim, stride = lspan_round_up(head_dim, LSPAN_SCRATCH_LANES);
-    float *scores = s->scores + r * KEYS;
+    float *scores = s->scores + r * KEYS, *output = s->output + r * stride;
     int64_t key_base = (t->key0 + first) * a->keys.token_stride + kv_head * a->keys.head_stride;
     int64_t value_base = (t->key0 + first) * a->values.token_stride + kv_head * a->values.head_stride;
-    /* later row groups find the tiles in the cache */
-    int first_group = r == 0 && t->prefetch;
-    next_tile values = tile_after(a->values, value_base, first_group ? count : 0, head_dim, dtype);
-    next_tile keys = tile_after(
-        a->keys, key_base + count * a->keys.token_stride, first_group ? lspan_min64(after, KEYS) : 0, head_dim, dtype);
+    int64_t next_key = key_base + count * a->keys.token_stride;
 
-    score_rows(s->queries + r * head_dim, a->keys, key_base, count, scores, head_dim, &values, rows, dtype);
+    for (int64_t j = 0; j < count; j += t->block) {
+        next_block next = block_after(t, j, count, a->keys, key_base, a->values, value_base, count, dtype);
+        /* later row groups find the tile in the cache */
+        if (r > 0) next.rows = 0;
+        const float *queries = s->queries + r * head_dim;
+        int64_t at = key_base + j * a->keys.token_stride, block = lspan_min64(t->block, count - j);
+#if V_BF16_DOT
+        if (dot) {
+            score_block_pairs(queries, a->keys, at, block, scores + j, head_dim, &next, rows);
+            continue;
+        }
+#endif
+        score_block(queries, a->keys, at, block, scores + j, head_dim, &next, rows, dtype);
+    }
     for (int i = 0; i < rows; i++) {
         lspan_row_keys seen = lspan_keys_of_row(a, (r + i) / t->group, t->tokens, t->keys);
         float factor = stream_softmax(
-            scores + i * KEYS, first, count, lspan_round_up(count, V_WIDTH), seen, a->softcap, s->maximum + r + i,
-            s->sum + r + i);
-        if (factor != 1.0f) scale_row(s->output + (r + i) * stride, lspan_round_up(head_dim, V_WIDTH), factor);
+            scores + i * KEYS, first, count, lspan_round_up(count, V_WIDTH), seen, dot ? a->scale : 1.0f, a->softcap,
+            s->maximum + r + i, s->sum + r + i, 0);
+        if (factor != 1.0f) scale_row(output + i * stride, lspan_round_up(head_dim, V_WIDTH), factor);
     }
-    add_values(scores, a->values, value_base, count, s->output + r * stride, stride, head_dim, &keys, rows, dtype);
+    for (int64_t j = 0; j < count; j += t->block) {
+        next_block next = block_after(t, j, count, a->values, value_base, a->keys, next_key, after, dtype);
+        if (r > 0) next.rows = 0;
+        add_values(
+            scores + j, a->values, value_base + j * a->values.token_stride, lspan_min64(t->block, count - j), output,
+            stride, head_dim, &next, rows, dtype);
+    }
 }
 
 V_INLINE void attend_range(
     const lspan_attention *a, const decode_rows *t, const lspan_attention_scratch *s, int64_t kv_head, int64_t begin,
-    int64_t end, const lspan_dtype dtype)
+    int64_t end, const lspan_dtype dtype, const int dot)
 {
     for (int64_t j = begin; j < end; j += KEYS) {
         int64_t count = lspan_min64(KEYS, end - j), after = end - j - count, r = 0;
-        for (; r + ROWS <= t->rows; r += ROWS) attend_rows(a, t, s, kv_head, r, j, count, after, ROWS, dtype);
+        for (; r + ROWS <= t->rows; r += ROWS) attend_rows(a, t, s, kv_head, r, j, count, after, ROWS, dtype, dot);
         switch (t->rows - r) {
 #if LSPAN_DECODE_ROWS > 3
         case 3:
-            attend_rows(a, t, s, kv_head, r, j, count, after, 3, dtype);
+            attend_rows(a, t, s, kv_head, r, j, count, after, 3, dtype, dot);
             break;
         case 2:
-            attend_rows(a, t, s, kv_head, r, j, count, after, 2, dtype);
+            attend_rows(a, t, s, kv_head, r, j, count, after, 2, dtype, dot);
             break;
 #endif
         case 1:
-            attend_rows(a, t, s, kv_head, r, j, count, after, 1, dtype);
+            attend_rows(a, t, s, kv_head, r, j, count, after, 1, dtype, dot);
             break;
         default:
             break;
@@ -262,7 +378,8 @@ V_INLINE void from_pair_order(float *row, int64_t head_dim, const lspan_dtype dt
     }
 }
 
-V_INLINE void attend(const lspan_attention *a, lspan_decode_task task, void *scratch, const lspan_dtype dtype)
+V_INLINE void attend(
+    const lspan_attention *a, lspan_decode_task task, void *scratch, const lspan_dtype dtype, const int dot)
 {
     decode_rows t;
     t.group = a->query_heads / a->kv_heads;
@@ -271,24 +388,30 @@ V_INLINE void attend(const lspan_attention *a, lspan_decode_task task, void *scr
     int64_t query0 = a->query_indptr[task.sequence];
     t.tokens = a->query_indptr[task.sequence + 1] - query0;
     t.rows = t.tokens * t.group;
-    t.prefetch = task.prefetch;
+    t.block = LSPAN_DECODE_BLOCK_BYTES / (a->head_dim * element_bytes(dtype)) / REDUCED * REDUCED;
+    t.block = lspan_clamp64(t.block, REDUCED, BLOCK);
 
     lspan_attention_scratch s = lspan_cut_scratch(scratch, t.rows, a->head_dim, KEYS, 0);
     int64_t stride = lspan_round_up(a->head_dim, LSPAN_SCRATCH_LANES);
     for (int64_t r = 0; r < t.rows; r++) {
         float *query = s.queries + r * a->head_dim;
-        load_query(
-            query, a->queries, query0 + r / t.group, task.kv_head * t.group + r % t.group, a->head_dim, a->scale);
-        to_pair_order(query, a->head_dim, dtype);
+        int64_t token = query0 + r / t.group, head = task.kv_head * t.group + r % t.group;
+        if (dot) {
+            int64_t base = token * a->queries.token_stride + head * a->queries.head_stride;
+            memcpy(query, (const uint16_t *)a->queries.data + base, (size_t)a->head_dim * sizeof(uint16_t));
+        } else {
+            load_query(query, a->queries, token, head, a->head_dim, a->scale);
+            to_pair_order(query, a->head_dim, dtype);
+        }
         s.maximum[r] = -INFINITY;
         s.sum[r] = 0.0f;
     }
     memset(s.output, 0, (size_t)(t.rows * stride) * sizeof(float));
 
     lspan_row_keys seen = lspan_keys_of_rows(a, 0, t.tokens - 1, t.tokens, t.keys);
-    attend_range(a, &t, &s, task.kv_head, task.begin, lspan_min64(task.end, seen.sinks), dtype);
+    attend_range(a, &t, &s, task.kv_head, task.begin, lspan_min64(task.end, seen.sinks), dtype, dot);
     int64_t gap = seen.low - seen.sinks;
-    attend_range(a, &t, &s, task.kv_head, lspan_max64(task.begin, seen.sinks) + gap, task.end + gap, dtype);
+    attend_range(a, &t, &s, task.kv_head, lspan_max64(task.begin, seen.sinks) + gap, task.end + gap, dtype, dot);
 
     for (int64_t r = 0; r < t.rows; r++) {
         float *out = task.output + r / t.group * task.output_token_stride + r % t.group * task.output_head_stride;
@@ -299,7 +422,8 @@ V_INLINE void attend(const lspan_attention *a, lspan_decode_task task, void *scr
 }
 
 /* The usual head dimensions get instances of their own, whose loops over channels are unrolled. */
-V_INLINE void attend_any(const lspan_attention *a, lspan_decode_task task, void *scratch, const lspan_dtype dtype)
+V_INLINE void attend_any(
+    const lspan_attention *a, lspan_decode_task task, void *scratch, const lspan_dtype dtype, const int dot)
 {
     lspan_attention fixed = *a;
     switch (a->head_dim) {
@@ -307,15 +431,15 @@ V_INLINE void attend_any(const lspan_attention *a, lspan_decode_task task, void 
     /* a sanitizer takes minutes to compile these, which are the default's source with one number known */
     case 64:
         fixed.head_dim = 64;
-        attend(&fixed, task, scratch, dtype);
+        attend(&fixed, task, scratch, dtype, dot);
         break;
     case 128:
         fixed.head_dim = 128;
-        attend(&fixed, task, scratch, dtype);
+        attend(&fixed, task, scratch, dtype, dot);
         break;
 #endif
     default:
-        attend(&fixed, task, scratch, dtype);
+        attend(&fixed, task, scratch, dtype, dot);
         break;
     }
 }
@@ -324,13 +448,17 @@ void LSPAN_VARIANT(attention_decode)(const lspan_attention *attention, lspan_dec
 {
     switch (attention->keys.dtype) {
     case lspan_dtype_f16:
-        attend_any(attention, task, scratch, lspan_dtype_f16);
+        attend_any(attention, task, scratch, lspan_dtype_f16, 0);
         break;
     case lspan_dtype_bf16:
-        attend_any(attention, task, scratch, lspan_dtype_bf16);
+        if (V_BF16_DOT && attention->queries.dtype == lspan_dtype_bf16) {
+            attend_any(attention, task, scratch, lspan_dtype_bf16, V_BF16_DOT);
+        } else {
+            attend_any(attention, task, scratch, lspan_dtype_bf16, 0);
+        }
         break;
     default:
-        attend_any(attention, task, scratch, lspan_dtype_f32);
+        attend_any(attention, task, scratch, lspan_dtype_f32, 0);
         break;
     }
 }

@@ -144,20 +144,6 @@ V_INLINE void pack_values(
     }
 }
 
-/* Scores times the scale that bf16 queries could not carry. */
-V_INLINE void scale_scores(float *scores, int64_t count, float scale)
-{
-    v_f32 factor = v_set1(scale);
-    for (int64_t j = 0; j < count; j += V_WIDTH) v_store(scores + j, v_mul(v_load(scores + j), factor));
-}
-
-/* Rounds a row to bf16 in its own memory; the narrow element j lies before the wide one, so going up is safe. */
-V_INLINE void narrow_scores(float *scores, int64_t count)
-{
-    uint16_t *narrow = (uint16_t *)(void *)scores;
-    for (int64_t j = 0; j < count; j += V_WIDTH) v_store_bf16(narrow + j, v_load(scores + j));
-}
-
 typedef struct tile_rows {
     int64_t group;   /* G */
     int64_t rows;    /* count * G */
@@ -185,9 +171,8 @@ V_INLINE void attend_tile(
     for (int64_t r = 0; r < t->rows; r++) {
         float *scores = s->scores + r * LSPAN_PREFILL_KEYS;
         lspan_row_keys seen = lspan_keys_of_row(a, task->first + r / t->group, t->tokens, t->keys);
-        if (pairs) scale_scores(scores, padded, a->scale);
-        float factor = stream_softmax(scores, first, count, padded, seen, a->softcap, s->maximum + r, s->sum + r);
-        if (pairs) narrow_scores(scores, padded);
+        float factor = stream_softmax(
+            scores, first, count, padded, seen, pairs ? a->scale : 1.0f, a->softcap, s->maximum + r, s->sum + r, pairs);
         if (factor != 1.0f) scale_row(s->output + r * stride, columns, factor);
     }
 

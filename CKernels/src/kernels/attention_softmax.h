@@ -28,16 +28,28 @@ V_INLINE void cap_scores(float *scores, int64_t count, float softcap)
     }
 }
 
-/* Turns a row's scores over keys first .. first+count-1 into exponentials relative to the row's new maximum and
- * updates its running maximum and sum. `padded` is count rounded up to whole vectors; scores between the two
- * become 0. Returns the factor by which the row's earlier output must be multiplied. */
-V_INLINE float stream_softmax(
-    float *scores, int64_t first, int64_t count, int64_t padded, lspan_row_keys seen, float softcap, float *maximum,
-    float *sum)
+V_INLINE void scale_row(float *row, int64_t columns, float factor)
 {
-    if (softcap > 0) cap_scores(scores, padded, softcap);
-    for (int64_t j = count; j < padded; j++) scores[j] = -INFINITY;
-    if (!lspan_row_sees_all(seen, first, first + count)) {
+    v_f32 f = v_set1(factor);
+    for (int64_t d = 0; d < columns; d += V_WIDTH) v_store(row + d, v_mul(v_load(row + d), f));
+}
+
+/* Turns a row's scores times `scale` over keys first .. first+count-1 into exponentials relative to the row's new
+ * maximum and updates its running maximum and sum. `padded` is count rounded up to whole vectors; scores between the
+ * two become 0. With `narrow` the exponentials are stored as bf16 in the scores' own memory, while the sum keeps the
+ * unrounded ones. Returns the factor by which the row's earlier output must be multiplied. */
+V_INLINE float stream_softmax(
+    float *scores, int64_t first, int64_t count, int64_t padded, lspan_row_keys seen, float scale, float softcap,
+    float *maximum, float *sum, const int narrow)
+{
+    int sees_all = lspan_row_sees_all(seen, first, first + count);
+    if (softcap > 0 || padded != count || !sees_all) {
+        if (scale != 1.0f) scale_row(scores, padded, scale);
+        scale = 1.0f;
+        if (softcap > 0) cap_scores(scores, padded, softcap);
+        for (int64_t j = count; j < padded; j++) scores[j] = -INFINITY;
+    }
+    if (!sees_all) {
         int64_t sinks = lspan_clamp64(seen.sinks - first, 0, count);
         int64_t low = lspan_clamp64(seen.low - first, sinks, count);
         int64_t high = lspan_clamp64(seen.high - first, low, count);
@@ -45,28 +57,24 @@ V_INLINE float stream_softmax(
         for (int64_t j = high; j < count; j++) scores[j] = -INFINITY;
     }
 
-    v_f32 top = v_set1(*maximum);
-    for (int64_t j = 0; j < padded; j += V_WIDTH) top = v_max(top, v_load(scores + j));
+    v_f32 factors = v_set1(scale), top = v_set1(*maximum);
+    for (int64_t j = 0; j < padded; j += V_WIDTH) top = v_max(top, v_mul(v_load(scores + j), factors));
     float highest = v_reduce_max(top);
     /* a row that has seen nothing keeps minus infinity as its maximum, and exp(-inf - 0) = 0 is right for it */
     float base = highest == -INFINITY ? 0.0f : highest;
-    v_f32 shift = v_set1(base);
+    v_f32 shift = v_set1(-base);
     v_f32 total = v_zero();
     for (int64_t j = 0; j < padded; j += V_WIDTH) {
-        v_f32 p = v_exp(v_sub(v_load(scores + j), shift));
-        v_store(scores + j, p);
+        v_f32 p = v_exp(v_fma(v_load(scores + j), factors, shift));
+        /* the narrow element j lies before the wide one, so going up is safe */
+        if (narrow) v_store_bf16((uint16_t *)(void *)scores + j, p);
+        else v_store(scores + j, p);
         total = v_add(total, p);
     }
     float factor = *maximum == base ? 1.0f : expf(*maximum - base);
     *sum = *sum * factor + v_reduce_add(total);
     *maximum = highest;
     return factor;
-}
-
-V_INLINE void scale_row(float *row, int64_t columns, float factor)
-{
-    v_f32 f = v_set1(factor);
-    for (int64_t d = 0; d < columns; d += V_WIDTH) v_store(row + d, v_mul(v_load(row + d), f));
 }
 
 /* Writes output / sum and returns the row's log-sum-exp; a row that saw nothing gives zeros and minus infinity. */

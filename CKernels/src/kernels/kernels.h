@@ -21,7 +21,6 @@ typedef struct lspan_decode_task {
     int64_t kv_head;
     int64_t begin;
     int64_t end;
-    int prefetch; /* whether the call's keys and values are too many to be in a cache */
     float *output;
     int64_t output_token_stride;
     int64_t output_head_stride;

@@ -125,9 +125,9 @@ V_INLINE float v_reduce_max(v_f32 x)
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-V_INLINE void v_reduce_add4(v_f32 a, v_f32 b, v_f32 c, v_f32 d, float *out)
+V_INLINE void v_reduce_add4(const v_f32 x[4], float *out)
 {
-    __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
 }
 

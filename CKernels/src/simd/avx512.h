@@ -103,17 +103,36 @@ V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign)
 V_INLINE float v_reduce_add(v_f32 x) { return _mm512_reduce_add_ps(x); }
 V_INLINE float v_reduce_max(v_f32 x) { return _mm512_reduce_max_ps(x); }
 
-V_INLINE __m256 v_fold_(v_f32 x)
+/* Each 128-bit lane holds that lane's sums of a, b, c and d. */
+V_INLINE v_f32 v_sum_lanes_(v_f32 a, v_f32 b, v_f32 c, v_f32 d)
 {
-    return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+    __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+    return _mm512_add_ps(
+        _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
 }
 
-V_INLINE void v_reduce_add4(v_f32 a, v_f32 b, v_f32 c, v_f32 d, float *out)
+V_INLINE void v_reduce_add4(const v_f32 x[4], float *out)
 {
-    __m256 ab = _mm256_hadd_ps(v_fold_(a), v_fold_(b));
-    __m256 cd = _mm256_hadd_ps(v_fold_(c), v_fold_(d));
-    __m256 abcd = _mm256_hadd_ps(ab, cd);
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+    __m512 sums = v_sum_lanes_(x[0], x[1], x[2], x[3]);
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+/* 16 sums at once share the additions across lanes. */
+#define V_REDUCE_ADD4X4
+V_INLINE void v_reduce_add4x4(const v_f32 x[4][4], float *out, int64_t stride)
+{
+    __m512 row[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) row[r] = v_sum_lanes_(x[r][0], x[r][1], x[r][2], x[r][3]);
+    __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(row[0], row[1], 0x44), _mm512_shuffle_f32x4(row[0], row[1], 0xEE));
+    __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(row[2], row[3], 0x44), _mm512_shuffle_f32x4(row[2], row[3], 0xEE));
+    __m512 sums = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xDD));
+    _mm_storeu_ps(out, _mm512_castps512_ps128(sums));
+    _mm_storeu_ps(out + stride, _mm512_extractf32x4_ps(sums, 1));
+    _mm_storeu_ps(out + 2 * stride, _mm512_extractf32x4_ps(sums, 2));
+    _mm_storeu_ps(out + 3 * stride, _mm512_extractf32x4_ps(sums, 3));
 }
 
 V_INLINE void v_transpose(v_f32 rows[V_WIDTH])

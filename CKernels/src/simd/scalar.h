@@ -65,12 +65,9 @@ V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign) { return copysignf(x, sign); }
 
 V_INLINE float v_reduce_add(v_f32 x) { return x; }
 V_INLINE float v_reduce_max(v_f32 x) { return x; }
-V_INLINE void v_reduce_add4(v_f32 a, v_f32 b, v_f32 c, v_f32 d, float *out)
+V_INLINE void v_reduce_add4(const v_f32 x[4], float *out)
 {
-    out[0] = a;
-    out[1] = b;
-    out[2] = c;
-    out[3] = d;
+    memcpy(out, x, 4 * sizeof(float));
 }
 V_INLINE void v_transpose(v_f32 rows[V_WIDTH]) { (void)rows; }
 

@@ -11,7 +11,8 @@
  *                           the second operand where either is NaN
  *   v_round                 to nearest integer value, ties to even
  *   v_scale2(x, n)          x * 2^n for n a float with an integer value in -252 .. 254
- *   reductions              v_reduce_add, v_reduce_max; v_reduce_add4 of four vectors into out[0..3]
+ *   reductions              v_reduce_add, v_reduce_max; v_reduce_add4 of four vectors into out[0..3];
+ *                           v_reduce_add4x4 of four times four into four such rows, where it is cheaper in one go
  *   v_transpose             rows[i] lane j <-> rows[j] lane i
  *
  * and where V_BF16_DOT is 1, on vectors whose lanes are taken as pairs of bf16 (low half first):
@@ -56,10 +57,17 @@
 /* The name of this variant's instance of a kernel body: lspan_<isa>_<name>. */
 #define LSPAN_VARIANT(name) LSPAN_CONCAT4(lspan_, LSPAN_ISA, _, name)
 
-/* Asks for a cache line to be brought into L2. */
+#if !defined(V_REDUCE_ADD4X4)
+V_INLINE void v_reduce_add4x4(const v_f32 x[4][4], float *out, int64_t stride)
+{
+    for (int r = 0; r < 4; r++) v_reduce_add4(x[r], out + r * stride);
+}
+#endif
+
+/* Asks for a cache line to be brought into L1. */
 V_INLINE void v_prefetch(const void *line)
 {
-    __builtin_prefetch(line, 0, 2);
+    __builtin_prefetch(line, 0, 3);
 }
 
 V_INLINE v_f32 v_load_as(const void *data, int64_t index, lspan_dtype dtype)
