@@ -3,7 +3,7 @@ import CKernels
 /// Records the kernel calls of a context, from ``init(of:capacity:)`` until ``stop()``.
 ///
 /// Any number of threads may call kernels meanwhile; calls that fail are left out. A context has one profile at a time.
-/// While a context has none, each of its calls pays one load and a branch for it. C: `profile.h`.
+/// While a context has none, each of its calls pays two loads and two branches for it. C: `profile.h`.
 ///
 /// ```swift
 /// let profile = try KernelProfile(of: context, capacity: 1000)

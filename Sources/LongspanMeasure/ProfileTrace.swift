@@ -67,7 +67,7 @@ public struct ProfileTrace: Sendable, Encodable {
           events.append(
             Event(
               name: first.tag >= 0 && first.tag < layers ? "layer \(layer)" : layer, ph: "X", cat: "layer",
-              ts: microseconds(first.start), dur: Double(end - first.start) / 1000, tid: thread,
+              ts: microseconds(first.start), dur: Double(end + Self.slack - first.start) / 1000, tid: thread,
               args: Arguments(phase: phase.name)))
           for call in calls[run] {
             events.append(
@@ -83,6 +83,10 @@ public struct ProfileTrace: Sendable, Encodable {
     }
     traceEvents = events
   }
+
+  /// Nanoseconds that a layer is shown to end after its last call, so that a viewer which rounds times still sees that
+  /// call inside. The next call begins later, as recording one takes longer.
+  private static let slack: UInt64 = 10
 
   /// Ranges of calls that follow one another with the same tag.
   private static func runs(of calls: [KernelRecording.Call]) -> [Range<Int>] {

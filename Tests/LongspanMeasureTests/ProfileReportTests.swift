@@ -154,7 +154,7 @@ struct ProfileReportTests {
     #expect(arguments["layer"] as? String == "0" && arguments["phase"] as? String == "prefill")
     #expect(arguments["bytes"] as? Int == 4000 && arguments["flops"] as? Int == 100_000)
     // layer 0 of the prefill is two calls long
-    #expect(slices("layer")[1]["ts"] as? Double == 2 && slices("layer")[1]["dur"] as? Double == 6)
+    #expect(slices("layer")[1]["ts"] as? Double == 2 && slices("layer")[1]["dur"] as? Double == 6.01)
     let names = events.filter { $0["ph"] as? String == "M" }.compactMap {
       ($0["args"] as? [String: Any])?["name"] as? String
     }

@@ -1,8 +1,9 @@
 /* profile.h: what kernel calls on a context took and did: totals by kernel, and an event a call.
  *
  * While a context's profile is on, every kernel call of attention.h and dense.h on it that succeeds is recorded
- * when it returns, by the thread that made it. Off, as it is after lspan_context_create, a call pays one relaxed
- * load and a branch for it. lspan_rope_table has no context and is not recorded.
+ * when it returns, by the thread that made it. Off, as it is after lspan_context_create, a call pays two loads and two
+ * branches for it; on, two readings of the clock and some atomic additions, about 90 ns. lspan_rope_table has no
+ * context and is not recorded, nor are the loops of measure.h.
  *
  *     lspan_profile_event events[1000];
  *     lspan_profile_start(context, events, 1000);
