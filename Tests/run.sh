@@ -52,6 +52,8 @@ release=$(swift build -c release --show-bin-path)/longspan
 "$release" generate --model Tests/Fixtures/tiny/untied.gguf --prompt "Hello" -n 8 --json >>$build.log
 "$release" perplexity --model Tests/Fixtures/tiny/tied.gguf --text Benchmarks/Data/persuasion.txt --tokens 600 \
   --context 256 --json >>$build.log
+"$release" profile --model Tests/Fixtures/tiny/tied.gguf --text Benchmarks/Data/persuasion.txt --tokens 100 \
+  --generate 4 --seconds 0 --trace $build.trace.json >>$build.log
 tail -40 $build.log
 
 step "Examples of README.md"

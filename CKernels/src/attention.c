@@ -3,6 +3,7 @@
 #include "context_internal.h"
 #include "kernels/attention_mask.h"
 #include "kernels/attention_scratch.h"
+#include "profile_internal.h"
 #include <longspan/attention.h>
 #include <math.h>
 
@@ -36,6 +37,12 @@ static lspan_status check_attention(const lspan_context *context, const lspan_at
     LSPAN_CHECK(lspan_check_aligned(a->log_sum_exp, sizeof(float)));
     if (!isfinite(a->scale) || !isfinite(a->softcap) || a->softcap < 0) return lspan_status_bad_value;
     return lspan_status_ok;
+}
+
+static void record(
+    const lspan_context *context, uint64_t began, lspan_profile_kernel kernel, const lspan_attention *a)
+{
+    lspan_profile_record(context, began, kernel, (int)a->keys.dtype, lspan_attention_cost(a));
 }
 
 static int64_t longest_query(const lspan_attention *a)
@@ -121,7 +128,10 @@ lspan_status lspan_attention_prefill(
     LSPAN_CHECK(plan_prefill(context, attention, &plan));
     LSPAN_CHECK(lspan_check_workspace(workspace, workspace_bytes, prefill_bytes(&plan)));
     plan.scratch = workspace;
-    return lspan_run_tasks(context, (size_t)plan.tasks, run_prefill_task, &plan);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_tasks(context, (size_t)plan.tasks, run_prefill_task, &plan);
+    if (lspan_profile_wants(began, status)) record(context, began, lspan_profile_kernel_attention_prefill, attention);
+    return status;
 }
 
 /* ---- Decode ---------------------------------------------------------------------------------------- */
@@ -285,13 +295,19 @@ lspan_status lspan_attention_decode(
     LSPAN_CHECK(plan_decode(context, attention, &plan));
     size_t needed = decode_layout(&plan, &outputs, &log_sum_exps);
     LSPAN_CHECK(lspan_check_workspace(workspace, workspace_bytes, needed));
-    if (plan.tasks == 0) return lspan_status_ok;
-    plan.scratch = workspace;
-    plan.partial_outputs = (float *)(void *)(plan.scratch + outputs);
-    plan.partial_log_sum_exps = (float *)(void *)(plan.scratch + log_sum_exps);
-    LSPAN_CHECK(lspan_run_tasks(context, (size_t)plan.tasks, run_decode_task, &plan));
-    if (plan.partial_rows == 0) return lspan_status_ok;
-    return lspan_run_tasks(context, (size_t)plan.units, run_merge_task, &plan);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_status_ok;
+    if (plan.tasks > 0) {
+        plan.scratch = workspace;
+        plan.partial_outputs = (float *)(void *)(plan.scratch + outputs);
+        plan.partial_log_sum_exps = (float *)(void *)(plan.scratch + log_sum_exps);
+        status = lspan_run_tasks(context, (size_t)plan.tasks, run_decode_task, &plan);
+    }
+    if (status == lspan_status_ok && plan.partial_rows > 0) {
+        status = lspan_run_tasks(context, (size_t)plan.units, run_merge_task, &plan);
+    }
+    if (lspan_profile_wants(began, status)) record(context, began, lspan_profile_kernel_attention_decode, attention);
+    return status;
 }
 
 /* ---- Merge ----------------------------------------------------------------------------------------- */
@@ -326,5 +342,11 @@ lspan_status lspan_attention_merge(
     LSPAN_CHECK(lspan_check_floats(output, row_elements));
     LSPAN_CHECK(lspan_check_aligned(log_sum_exp, sizeof(float)));
     merge_call call = {{parts, rows, head_dim, outputs, log_sum_exps}, output, log_sum_exp};
-    return lspan_run_rows(context, rows, elements, merge_rows, &call);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, rows, elements, merge_rows, &call);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_merge_cost(parts, rows, head_dim, log_sum_exp != NULL);
+        lspan_profile_record(context, began, lspan_profile_kernel_attention_merge, lspan_dtype_f32, cost);
+    }
+    return status;
 }

@@ -1,11 +1,18 @@
 /* context.c: making and asking contexts, and running tasks on them. */
 #include "context_internal.h"
 #include "dispatch.h"
+#include "profile_internal.h"
 #include "tuning.h"
 #include <stdlib.h>
 #include <string.h>
 
 #define MAX_WORKERS 4096
+
+/* One allocation for both. */
+typedef struct context_memory {
+    lspan_context context;
+    lspan_profiler profiler;
+} context_memory;
 
 const char *lspan_version(void)
 {
@@ -34,8 +41,10 @@ lspan_status lspan_context_create(const lspan_context_options *options, lspan_co
         workers = topology.cores > 0 ? (size_t)topology.cores : 1;
         if (workers > MAX_WORKERS) workers = MAX_WORKERS;
     }
-    lspan_context *made = malloc(sizeof *made);
-    if (!made) return lspan_status_out_of_memory;
+    context_memory *memory = calloc(1, sizeof *memory);
+    if (!memory) return lspan_status_out_of_memory;
+    lspan_context *made = &memory->context;
+    made->profiler = &memory->profiler;
     made->kernels = kernels;
     if (o->executor) {
         made->executor = *o->executor;

@@ -5,9 +5,12 @@
 #include "kernels/kernels.h"
 #include <longspan/context.h>
 
+typedef struct lspan_profiler lspan_profiler;
+
 struct lspan_context {
     const lspan_kernels *kernels;
     lspan_executor executor;
+    lspan_profiler *profiler; /* the only part that changes after creation, by atomic operations */
 };
 
 /* Runs tasks on the context's executor, or on the caller where there is one task or one worker. */

@@ -1,6 +1,6 @@
 /* dense.c: entry points of dense.h but for the matrix product: validation, and row ranges for the kernels. */
 #include "checks.h"
-#include "context_internal.h"
+#include "profile_internal.h"
 #include <longspan/dense.h>
 #include <math.h>
 
@@ -24,8 +24,7 @@ static void layer_norm_rows(const lspan_context *context, const void *argument, 
     context->kernels->layer_norm(argument, first, end);
 }
 
-static lspan_status run_norm(
-    const lspan_context *context, int64_t rows, const lspan_norm *norm, lspan_range_function function)
+static lspan_status check_norm(const lspan_context *context, int64_t rows, const lspan_norm *norm)
 {
     int64_t elements;
     if (!context) return lspan_status_null_pointer;
@@ -36,7 +35,7 @@ static lspan_status run_norm(
     LSPAN_CHECK(lspan_check_aligned(norm->weight, sizeof(float)));
     LSPAN_CHECK(lspan_check_aligned(norm->bias, sizeof(float)));
     if (!isfinite(norm->epsilon) || norm->epsilon < 0) return lspan_status_bad_value;
-    return lspan_run_rows(context, rows, elements, function, norm);
+    return lspan_status_ok;
 }
 
 lspan_status lspan_rms_norm(
@@ -44,7 +43,14 @@ lspan_status lspan_rms_norm(
     float epsilon, lspan_matrix_out output)
 {
     lspan_norm norm = {columns, input, weight, NULL, epsilon, output};
-    return run_norm(context, rows, &norm, rms_norm_rows);
+    LSPAN_CHECK(check_norm(context, rows, &norm));
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, rows, rows * columns, rms_norm_rows, &norm);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_rms_norm_cost(rows, &norm);
+        lspan_profile_record(context, began, lspan_profile_kernel_rms_norm, (int)input.dtype, cost);
+    }
+    return status;
 }
 
 lspan_status lspan_layer_norm(
@@ -52,7 +58,14 @@ lspan_status lspan_layer_norm(
     const float *bias, float epsilon, lspan_matrix_out output)
 {
     lspan_norm norm = {columns, input, weight, bias, epsilon, output};
-    return run_norm(context, rows, &norm, layer_norm_rows);
+    LSPAN_CHECK(check_norm(context, rows, &norm));
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, rows, rows * columns, layer_norm_rows, &norm);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_layer_norm_cost(rows, &norm);
+        lspan_profile_record(context, began, lspan_profile_kernel_layer_norm, (int)input.dtype, cost);
+    }
+    return status;
 }
 
 /* ---- Rotary position embedding ---------------------------------------------------------------------- */
@@ -100,7 +113,13 @@ lspan_status lspan_rope(
     LSPAN_CHECK(lspan_check_floats(cosine, entries));
     LSPAN_CHECK(lspan_check_floats(sine, entries));
     lspan_rotation rotation = {layout, heads, head_dim, pairs, cosine, sine, input, output};
-    return lspan_run_rows(context, tokens, elements, rope_tokens, &rotation);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, tokens, elements, rope_tokens, &rotation);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_rope_cost(tokens, &rotation);
+        lspan_profile_record(context, began, lspan_profile_kernel_rope, (int)output.dtype, cost);
+    }
+    return status;
 }
 
 /* ---- Activations and conversion ---------------------------------------------------------------------- */
@@ -125,7 +144,13 @@ lspan_status lspan_gated_activation(
     LSPAN_CHECK(lspan_check_matrix(up, rows, columns));
     LSPAN_CHECK(lspan_check_matrix_out(output, rows, columns));
     lspan_gate call = {activation, columns, gate, up, output};
-    return lspan_run_rows(context, rows, elements, gate_rows, &call);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, rows, elements, gate_rows, &call);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_gate_cost(rows, &call);
+        lspan_profile_record(context, began, lspan_profile_kernel_gated_activation, (int)activation, cost);
+    }
+    return status;
 }
 
 typedef struct conversion {
@@ -151,7 +176,13 @@ lspan_status lspan_convert(
     LSPAN_CHECK(lspan_check_heads(input, tokens, heads, head_dim));
     LSPAN_CHECK(lspan_check_heads_out(output, tokens, heads, head_dim));
     conversion call = {heads, head_dim, input, output};
-    return lspan_run_rows(context, tokens, elements, convert_tokens, &call);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, tokens, elements, convert_tokens, &call);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_convert_cost(elements, input.dtype, output.dtype);
+        lspan_profile_record(context, began, lspan_profile_kernel_convert, (int)output.dtype, cost);
+    }
+    return status;
 }
 
 /* ---- Losses ----------------------------------------------------------------------------------------- */
@@ -180,5 +211,11 @@ lspan_status lspan_log_softmax_gather(
         }
     }
     lspan_loss loss = {vocabulary, logits, targets, nll, entropy};
-    return lspan_run_rows(context, rows, elements, loss_rows, &loss);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, rows, elements, loss_rows, &loss);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_loss_cost(rows, &loss);
+        lspan_profile_record(context, began, lspan_profile_kernel_log_softmax_gather, (int)logits.dtype, cost);
+    }
+    return status;
 }

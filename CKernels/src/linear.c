@@ -2,8 +2,8 @@
  *
  * Our executor splits the product; inside a task OpenBLAS runs on one thread. */
 #include "checks.h"
-#include "context_internal.h"
 #include "integers.h"
+#include "profile_internal.h"
 #include "weights.h"
 #include <cblas.h>
 #include <limits.h>
@@ -162,10 +162,17 @@ lspan_status lspan_linear_run(
     if (linear->accumulate != 0 && linear->accumulate != 1) return lspan_status_bad_value;
     product p = plan_product(context, linear, row_bytes);
     LSPAN_CHECK(lspan_check_workspace(workspace, workspace_bytes, product_bytes(&p)));
-    if (linear->rows == 0 || linear->weights.rows == 0) return lspan_status_ok;
     p.panels = p.panel_bytes ? workspace : NULL;
-    enter_single_threaded();
-    lspan_status status = lspan_run_tasks(context, (size_t)(p.column_tasks * p.row_tasks), run_product_task, &p);
-    leave_single_threaded();
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_status_ok;
+    if (linear->rows > 0 && linear->weights.rows > 0) {
+        enter_single_threaded();
+        status = lspan_run_tasks(context, (size_t)(p.column_tasks * p.row_tasks), run_product_task, &p);
+        leave_single_threaded();
+    }
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_linear_cost(linear, row_bytes);
+        lspan_profile_record(context, began, lspan_profile_kernel_linear, (int)linear->weights.type, cost);
+    }
     return status;
 }

@@ -1,7 +1,7 @@
 /* weights.c: dequantization and embedding lookup. */
 #include "weights.h"
 #include "checks.h"
-#include "context_internal.h"
+#include "profile_internal.h"
 
 lspan_status lspan_check_weights(const lspan_weights *weights, int64_t *row_bytes)
 {
@@ -44,7 +44,25 @@ lspan_status lspan_dequantize(const lspan_context *context, const lspan_weights 
     int64_t elements = weights->rows * weights->columns;
     LSPAN_CHECK(lspan_check_floats(output, elements));
     row_decode decode = {weights, row_bytes, NULL, output, weights->columns};
-    return lspan_run_rows(context, weights->rows, elements, decode_rows, &decode);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, weights->rows, elements, decode_rows, &decode);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_dequantize_cost(weights, row_bytes);
+        lspan_profile_record(context, began, lspan_profile_kernel_dequantize, (int)weights->type, cost);
+    }
+    return status;
+}
+
+static lspan_status check_lookup(
+    const lspan_weights *table, int64_t tokens, const int32_t *ids, lspan_matrix_out output)
+{
+    if (!ids) return lspan_status_null_pointer;
+    LSPAN_CHECK(lspan_check_aligned(ids, sizeof *ids));
+    LSPAN_CHECK(lspan_check_matrix_out(output, tokens, table->columns));
+    for (int64_t t = 0; t < tokens; t++) {
+        if (ids[t] < 0 || ids[t] >= table->rows) return lspan_status_bad_index;
+    }
+    return lspan_status_ok;
 }
 
 lspan_status lspan_embedding(
@@ -55,15 +73,15 @@ lspan_status lspan_embedding(
     if (!context) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_weights(table, &row_bytes));
     if (tokens < 0) return lspan_status_bad_shape;
-    if (tokens == 0) return lspan_status_ok;
     LSPAN_CHECK(lspan_multiply(tokens, table->columns, &elements));
-    if (!ids) return lspan_status_null_pointer;
-    LSPAN_CHECK(lspan_check_aligned(ids, sizeof *ids));
     lspan_matrix_out rows = {output, lspan_dtype_f32, output_row_stride};
-    LSPAN_CHECK(lspan_check_matrix_out(rows, tokens, table->columns));
-    for (int64_t t = 0; t < tokens; t++) {
-        if (ids[t] < 0 || ids[t] >= table->rows) return lspan_status_bad_index;
-    }
+    if (tokens > 0) LSPAN_CHECK(check_lookup(table, tokens, ids, rows));
     row_decode decode = {table, row_bytes, ids, output, output_row_stride};
-    return lspan_run_rows(context, tokens, elements, decode_rows, &decode);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = lspan_run_rows(context, tokens, elements, decode_rows, &decode);
+    if (lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_embedding_cost(tokens, table, row_bytes);
+        lspan_profile_record(context, began, lspan_profile_kernel_embedding, (int)table->type, cost);
+    }
+    return status;
 }

@@ -121,11 +121,7 @@ struct GenerateCommand: ParsableCommand {
         ]
       return model.tokenizer.encode(template.render(turns), parsingSpecialTokens: true)
     }
-    let tokens = model.tokenizer.encode(text, parsingSpecialTokens: false)
-    guard model.tokenizer.addsBeginningOfText, let beginning = model.tokenizer.beginningOfText else {
-      return tokens
-    }
-    return [beginning] + tokens
+    return model.promptTokens(text)
   }
 
   private func emit(_ piece: String, _ answer: inout String) {

@@ -8,7 +8,9 @@ import LongspanKernels
     commandName: "longspan",
     abstract: "Runs language models over long texts on CPUs.",
     version: KernelContext.libraryVersion,
-    subcommands: [InfoCommand.self, GenerateCommand.self, PerplexityCommand.self, BenchCommand.self])
+    subcommands: [
+      InfoCommand.self, GenerateCommand.self, PerplexityCommand.self, BenchCommand.self, ProfileCommand.self,
+    ])
 
   static func main() {
     do {

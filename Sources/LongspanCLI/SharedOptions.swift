@@ -27,6 +27,15 @@ struct ModelOptions: ParsableArguments {
   }
 }
 
+extension LlamaModel {
+  /// A plain prompt's tokens, after the model's beginning-of-text token where it wants one.
+  func promptTokens(_ text: String) -> [Int32] {
+    let tokens = tokenizer.encode(text, parsingSpecialTokens: false)
+    guard tokenizer.addsBeginningOfText, let beginning = tokenizer.beginningOfText else { return tokens }
+    return [beginning] + tokens
+  }
+}
+
 /// What kernels run with.
 struct KernelOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "Threads; 0 for the physical cores.")

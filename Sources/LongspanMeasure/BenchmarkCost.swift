@@ -24,8 +24,10 @@ public struct BenchmarkCost: Sendable, Equatable {
     var elements = 0.0
     switch kernel {
     case .attentionDecode:
-      let seen = d("window") > 0 ? min(d("S"), d("window") + d("T") - 1) : d("S")
-      let pairs = d("T") * (d("window") > 0 ? min(d("S"), d("window")) : d("S"))
+      let window = d("window") > 0 ? min(d("S"), d("window")) : d("S")
+      let seen = min(d("S"), window + d("T") - 1)
+      // the queries that see 1, 2, ... S keys, without those whose places come before the T queries
+      let pairs = Self.pairs(d("S"), window) - Self.pairs(max(0, d("S") - d("T")), window)
       elements = 2 * seen * d("Hk") * d("D")
       bytes = elements * e + d("T") * d("Hq") * d("D") * (e + 4)
       flops = 4 * d("Hq") * d("D") * pairs
@@ -47,7 +49,7 @@ public struct BenchmarkCost: Sendable, Equatable {
     case .rope:
       elements = d("T") * d("H") * d("D")
       bytes = 2 * elements * e + 4 * d("T") * 2 * (d("D") / 2).rounded(.down)
-      flops = 3 * elements
+      flops = 6 * d("T") * d("H") * (d("D") / 2).rounded(.down)
     case .convert:
       elements = d("T") * d("H") * d("D")
       bytes = elements * (4 + e)
@@ -88,6 +90,13 @@ public struct BenchmarkCost: Sendable, Equatable {
     self.flops = Int(flops)
     self.exponentials = Int(exponentials)
     self.elements = Int(elements)
+  }
+
+  /// Pairs of a query and a key of which the queries at the first `count` places see as many as stand before them and
+  /// their own, but no more than `window`.
+  private static func pairs(_ count: Double, _ window: Double) -> Double {
+    let short = min(count, window)
+    return short * (short + 1) / 2 + (count - short) * window
   }
 
   private static func bytesPerElement(_ type: WeightType) -> Double {

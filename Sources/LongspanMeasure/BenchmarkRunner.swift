@@ -13,11 +13,11 @@ public struct BenchmarkRunner: Sendable {
     self.seconds = seconds
   }
 
-  private var lastLevelBytes: Int { max(topology.l3Bytes, topology.l2Bytes, 1 << 20) }
+  private var lastLevelBytes: Int { topology.lastLevelBytes }
 
   /// Whether operands stay in a cache: a sixteenth more than it holds still counts, so that keys and values that just
   /// fill it do not fail for the queries beside them.
-  private static func fits(_ bytes: Int, in cacheBytes: Int) -> Bool { bytes <= cacheBytes + cacheBytes / 16 }
+  static func fits(_ bytes: Int, in cacheBytes: Int) -> Bool { bytes <= cacheBytes + cacheBytes / 16 }
 
   /// The cases with those that cannot be warm, because they do not fit the last-level cache, made cold; no case twice.
   public func settle(_ cases: [BenchmarkCase]) throws(LongspanError) -> [BenchmarkCase] {
@@ -98,18 +98,10 @@ public struct BenchmarkRunner: Sendable {
     _ c: BenchmarkCase, _ cost: BenchmarkCost, nanoseconds: Double, team: MachineCeilings.Team,
     topology: MachineTopology
   ) -> (ceiling: MachineCeilings.Ceiling, fraction: Double) {
-    let level = level(of: cost.bytes, cache: c.cache, threads: team.threads, topology: topology)
-    let hasBF16 = c.kernel.isAttention && c.elementType == .bf16 && team.fmaBF16 != nil
-    let candidates: [(MachineCeilings.Ceiling, Int)] = [
-      (level, cost.bytes), (hasBF16 ? .fmaBF16 : .fmaF32, cost.flops), (.exp, cost.exponentials),
-    ]
-    var bound = (ceiling: level, fraction: 0.0)
-    for (ceiling, amount) in candidates {
-      guard let rate = team[ceiling]?.best, rate > 0 else { continue }
-      let fraction = Double(amount) / nanoseconds * 1e9 / rate
-      if fraction > bound.fraction { bound = (ceiling, fraction) }
-    }
-    return bound
+    team.bound(
+      bytes: cost.bytes, flops: cost.flops, exponentials: cost.exponentials, nanoseconds: nanoseconds,
+      level: level(of: cost.bytes, cache: c.cache, threads: team.threads, topology: topology),
+      usesBF16: c.kernel.isAttention && c.elementType == .bf16)
   }
 
   /// Where a working set lives.
@@ -119,6 +111,34 @@ public struct BenchmarkRunner: Sendable {
     if cache == .cold { return .dram }
     if fits(bytes, in: topology.l2Bytes * threads) { return .l2 }
     return fits(bytes, in: topology.l3Bytes) ? .l3 : .dram
+  }
+}
+
+extension MachineTopology {
+  /// Bytes of the last-level cache, or a guess that is no more than any machine's.
+  var lastLevelBytes: Int { max(l3Bytes, l2Bytes, 1 << 20) }
+}
+
+extension MachineCeilings.Team {
+  /// The ceiling of which a call reaches the largest part, and that part.
+  ///
+  /// - Parameters:
+  ///   - level: where the call's operands are.
+  ///   - usesBF16: whether it may use bf16 dot products, where the CPU has them.
+  func bound(
+    bytes: Int, flops: Int, exponentials: Int, nanoseconds: Double, level: MachineCeilings.Ceiling,
+    usesBF16: Bool
+  ) -> (ceiling: MachineCeilings.Ceiling, fraction: Double) {
+    let candidates: [(MachineCeilings.Ceiling, Int)] = [
+      (level, bytes), (usesBF16 && fmaBF16 != nil ? .fmaBF16 : .fmaF32, flops), (.exp, exponentials),
+    ]
+    var bound = (ceiling: level, fraction: 0.0)
+    for (ceiling, amount) in candidates {
+      guard let rate = self[ceiling]?.best, rate > 0 else { continue }
+      let fraction = Double(amount) / nanoseconds * 1e9 / rate
+      if fraction > bound.fraction { bound = (ceiling, fraction) }
+    }
+    return bound
   }
 }
 

@@ -1,9 +1,11 @@
 /* context.h: what a kernel call runs with: an ISA variant, an executor and its team size.
  *
- * A context is immutable after lspan_context_create, so any number of threads may call kernels with one
- * context at once if its executor allows it (the default one does: each call runs a team of its own).
+ * What a context runs with is immutable after lspan_context_create, so any number of threads may call kernels with
+ * one context at once if its executor allows it (the default one does: each call runs a team of its own). The one
+ * thing of a context that changes is its profile (profile.h), which threads may turn on, off and read at any time.
  * The only function here that allocates is lspan_context_create. No function keeps a pointer after it
- * returns, except the `user` pointer of an executor, which must outlive the context.
+ * returns, except the `user` pointer of an executor, which must outlive the context, and the events of a profile
+ * until it is stopped.
  */
 #ifndef LONGSPAN_CONTEXT_H
 #define LONGSPAN_CONTEXT_H

@@ -11,6 +11,9 @@ extension LlamaModel {
   ///
   /// The tokens' positions follow the cache's count. Nothing is added to the cache if this throws.
   ///
+  /// In a ``KernelProfile``, calls have the tag of their layer: -1 for the embedding, ``LlamaConfiguration/layers`` for
+  /// the final norm and the logits.
+  ///
   /// - Parameters:
   ///   - tokens: ids below ``vocabularySize``, at least one.
   ///   - cache: grows by the tokens.
@@ -44,13 +47,16 @@ extension LlamaModel {
     var step = try Step(configuration: c, count: count)
     var residual = try AlignedBuffer<Float>(count: count * c.hidden)
     var embedded = residual.mutableSpan
+    KernelProfile.setTag(-1)
     try context.embed(tokens.span, table: weights.embedding, into: &embedded)
     observe?(-1, residual.span)
     for (index, layer) in weights.layers.enumerated() {
+      KernelProfile.setTag(index)
       try attend(layer, index, count, rotary, &step, &residual, &cache, &workspace)
       try feedForward(layer, count, &step, &residual, &workspace)
       observe?(index, residual.span)
     }
+    KernelProfile.setTag(c.layers)
     try normalize(residual, weights.outputNorm, count, into: &step.normed)
     try cache.commit(count)
     return step.takeNormed()
@@ -209,6 +215,7 @@ extension LlamaModel {
     }
     var logits = try AlignedBuffer<Float>(count: rows.count * vocabularySize)
     var output = logits.mutableSpan
+    KernelProfile.setTag(configuration.layers)
     try context.linear(
       TensorView(
         hidden.span.extracting(rows.lowerBound * width..<rows.upperBound * width), tokens: rows.count,

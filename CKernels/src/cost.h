@@ -1,0 +1,25 @@
+/* cost.h: what a call must move and compute, from its checked arguments; the rules are in profile.h. */
+#ifndef LSPAN_COST_H
+#define LSPAN_COST_H
+
+#include "kernels/kernels.h"
+
+typedef struct lspan_cost {
+    int64_t bytes;
+    int64_t flops;
+    int64_t exponentials;
+} lspan_cost;
+
+lspan_cost lspan_attention_cost(const lspan_attention *attention);
+lspan_cost lspan_merge_cost(int64_t parts, int64_t rows, int64_t head_dim, int has_log_sum_exp);
+lspan_cost lspan_rope_cost(int64_t tokens, const lspan_rotation *rotation);
+lspan_cost lspan_convert_cost(int64_t elements, lspan_dtype input, lspan_dtype output);
+lspan_cost lspan_rms_norm_cost(int64_t rows, const lspan_norm *norm);
+lspan_cost lspan_layer_norm_cost(int64_t rows, const lspan_norm *norm);
+lspan_cost lspan_gate_cost(int64_t rows, const lspan_gate *gate);
+lspan_cost lspan_loss_cost(int64_t rows, const lspan_loss *loss);
+lspan_cost lspan_embedding_cost(int64_t tokens, const lspan_weights *table, int64_t row_bytes);
+lspan_cost lspan_dequantize_cost(const lspan_weights *weights, int64_t row_bytes);
+lspan_cost lspan_linear_cost(const lspan_linear *linear, int64_t row_bytes);
+
+#endif
