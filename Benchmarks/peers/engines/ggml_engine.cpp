@@ -1,10 +1,10 @@
 // ggml_engine.cpp: llama.cpp's ggml, served to run.py.
 //
 // Variants:
-//   flash          ggml_flash_attn_ext, as llama.cpp calls it with flash attention on; causal masks are its f16 masks
-//   flash-folded   the same for one query token, with the query heads of a key/value head as rows of one head
+//   flash          ggml_flash_attn_ext; causal masks are its f16 masks
+//   flash-cache    the same on keys and values that lie token-major, as llama.cpp's cache has them
 //   matmul         mul_mat, soft_max_ext, mul_mat, as llama.cpp without flash attention; V lies transposed
-//   matmul-folded  the same with the heads folded
+//   matmul-folded  the same with the query heads of a key/value head as rows of one head
 #include "serve.h"
 #include <cmath>
 #include <cstdio>
@@ -36,13 +36,14 @@ private:
 
 size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// An operand whose copies lie one after the other; a call points the tensor at one of them.
+// An operand whose copies lie one after the other; a call points the tensor, and any view of it, at one of them.
 struct Operand {
     ggml_tensor *tensor = nullptr;
+    ggml_tensor *view = nullptr; // what the graph reads
     std::unique_ptr<Region> memory;
     size_t stride = 0;
 
-    void select(long copy) { tensor->data = memory->data() + stride * static_cast<size_t>(copy); }
+    void select(long copy) { tensor->data = view->data = memory->data() + stride * static_cast<size_t>(copy); }
 };
 
 struct Row {
@@ -66,6 +67,7 @@ struct Row {
 
     bool folded() const { return std::strstr(c.variant, "-folded") != nullptr; }
     bool flash() const { return std::strncmp(c.variant, "flash", 5) == 0; }
+    bool token_major() const { return std::strstr(c.variant, "-cache") != nullptr; }
 };
 
 bool parse_type(const char *name, ggml_type &type)
@@ -84,45 +86,40 @@ void convert(const float *from, char *to, int64_t count, ggml_type type)
     else std::memcpy(to, from, static_cast<size_t>(count) * sizeof *from);
 }
 
-std::vector<float> transposed(const float *from, int64_t heads, int64_t rows, int64_t columns)
+// [outer, a, b, inner] as [outer, b, a, inner].
+std::vector<float> swapped(const float *from, int64_t outer, int64_t a, int64_t b, int64_t inner)
 {
-    std::vector<float> to(static_cast<size_t>(heads * rows * columns));
-    for (int64_t h = 0; h < heads; h++) {
-        for (int64_t r = 0; r < rows; r++) {
-            for (int64_t d = 0; d < columns; d++) {
-                to[static_cast<size_t>((h * columns + d) * rows + r)] =
-                    from[static_cast<size_t>((h * rows + r) * columns + d)];
+    std::vector<float> to(static_cast<size_t>(outer * a * b * inner));
+    for (int64_t o = 0; o < outer; o++) {
+        for (int64_t j = 0; j < b; j++) {
+            for (int64_t i = 0; i < a; i++) {
+                std::memcpy(&to[static_cast<size_t>(((o * b + j) * a + i) * inner)],
+                            from + ((o * a + i) * b + j) * inner, static_cast<size_t>(inner) * sizeof *from);
             }
         }
     }
     return to;
 }
 
-// Fills the copies of an operand whose tensor has its shape; `swap` exchanges the two middle or inner dimensions.
-enum class Swap { none, tokens_and_heads, keys_and_dims };
+enum class Layout { keep, swap_outer, swap_inner };
 
-bool load(Operand &operand, const serve_case &c, const char *name, ggml_tensor *tensor, Swap swap)
+// Fills the copies of an operand from its file [outer, middle, D], with its outer or its inner dimensions exchanged.
+bool load(Operand &operand, const serve_case &c, const char *name, int64_t outer, int64_t middle, Layout layout)
 {
+    ggml_tensor *tensor = operand.tensor;
     int64_t count = ggml_nelements(tensor);
     const float *file = serve_map_floats(&c, name, static_cast<size_t>(count));
     if (!file) return false;
-    operand.tensor = tensor;
     operand.stride = whole_lines(ggml_nbytes(tensor));
     operand.memory = std::make_unique<Region>(operand.stride * static_cast<size_t>(c.copies));
     char *first = operand.memory->data();
     if (first) {
-        if (swap == Swap::keys_and_dims) {
-            convert(transposed(file, c.kv_heads, c.keys, c.head_dim).data(), first, count, tensor->type);
-        } else if (swap == Swap::tokens_and_heads) {
-            for (long t = 0; t < c.tokens; t++) {
-                for (long h = 0; h < c.query_heads; h++) {
-                    convert(file + (t * c.query_heads + h) * c.head_dim,
-                            first + static_cast<size_t>((h * c.tokens + t) * c.head_dim) * sizeof(float),
-                            c.head_dim, GGML_TYPE_F32);
-                }
-            }
-        } else {
+        if (layout == Layout::keep) {
             convert(file, first, count, tensor->type);
+        } else {
+            bool inner = layout == Layout::swap_inner;
+            auto values = inner ? swapped(file, outer, middle, c.head_dim, 1) : swapped(file, 1, outer, middle, c.head_dim);
+            convert(values.data(), first, count, tensor->type);
         }
         for (long i = 1; i < c.copies; i++) {
             std::memcpy(first + operand.stride * static_cast<size_t>(i), first, ggml_nbytes(tensor));
@@ -153,40 +150,62 @@ ggml_tensor *make_mask(Row &row)
     return mask;
 }
 
+// Keys or values [D, S, Hk] for the graph: a tensor of its own, or a view of one that lies token-major.
+void declare_kv(Row &row, Operand &operand, ggml_type type)
+{
+    const serve_case &c = row.c;
+    if (row.token_major()) {
+        operand.tensor = ggml_new_tensor_3d(row.context, type, c.head_dim, c.kv_heads, c.keys);
+        operand.view = ggml_permute(row.context, operand.tensor, 0, 2, 1, 3);
+    } else {
+        operand.tensor = operand.view = ggml_new_tensor_3d(row.context, type, c.head_dim, c.keys, c.kv_heads);
+    }
+}
+
+// Declares and fills the operands; their memory is their own, not the context's.
+const char *make_operands(Row &row, ggml_type type, ggml_tensor *&mask)
+{
+    const serve_case &c = row.c;
+    long rows = row.folded() ? c.query_heads / c.kv_heads : c.tokens;
+    long heads = row.folded() ? c.kv_heads : c.query_heads;
+    ggml_set_no_alloc(row.context, true);
+    row.queries.tensor = row.queries.view = ggml_new_tensor_3d(row.context, GGML_TYPE_F32, c.head_dim, rows, heads);
+    declare_kv(row, row.keys, type);
+    if (row.flash()) {
+        declare_kv(row, row.values, type);
+    } else {
+        row.values.tensor = row.values.view = ggml_new_tensor_3d(row.context, type, c.keys, c.head_dim, c.kv_heads);
+    }
+    mask = c.tokens > 1 ? make_mask(row) : nullptr;
+    ggml_set_no_alloc(row.context, false);
+    if (c.tokens > 1 && !mask) return "out of memory";
+    Layout kv = row.token_major() ? Layout::swap_outer : Layout::keep;
+    bool loaded = load(row.queries, c, "q", c.tokens, c.query_heads, Layout::swap_outer) &&
+                  load(row.keys, c, "k", c.kv_heads, c.keys, kv) &&
+                  load(row.values, c, "v", c.kv_heads, c.keys, row.flash() ? kv : Layout::swap_inner);
+    return loaded ? nullptr : "no operand files or no memory";
+}
+
 const char *build(Row &row)
 {
     const serve_case &c = row.c;
     ggml_type type;
     if (!parse_type(c.dtype, type)) return "unknown dtype";
-    if ((row.folded() || !row.flash()) && c.tokens != 1) return "folded and matmul variants take one query token";
+    if (!row.flash() && c.tokens != 1) return "matmul variants take one query token";
 
-    // the logits and their weights are the only large intermediate results
+    // the logits, which become their weights, are the only large intermediate result
     size_t logits = row.flash() ? 0 : static_cast<size_t>(c.query_heads * c.keys) * sizeof(float);
-    size_t output = static_cast<size_t>(c.query_heads * c.tokens * c.head_dim) * sizeof(float);
-    size_t bytes = 2 * logits + 2 * output + (size_t(1) << 20);
+    size_t result = static_cast<size_t>(c.query_heads * c.tokens * c.head_dim) * sizeof(float);
+    size_t bytes = logits + result + (size_t(1) << 20);
     row.arena = std::make_unique<Region>(bytes);
     if (!row.arena->data()) return "out of memory";
     row.context = ggml_init({bytes, row.arena->data(), false});
     if (!row.context) return "ggml_init failed";
-
-    long rows = row.folded() ? c.query_heads / c.kv_heads : c.tokens;
-    long heads = row.folded() ? c.kv_heads : c.query_heads;
-    ggml_set_no_alloc(row.context, true);
-    ggml_tensor *q = ggml_new_tensor_3d(row.context, GGML_TYPE_F32, c.head_dim, rows, heads);
-    ggml_tensor *k = ggml_new_tensor_3d(row.context, type, c.head_dim, c.keys, c.kv_heads);
-    ggml_tensor *v = row.flash() ? ggml_new_tensor_3d(row.context, type, c.head_dim, c.keys, c.kv_heads)
-                                 : ggml_new_tensor_3d(row.context, type, c.keys, c.head_dim, c.kv_heads);
-    ggml_tensor *mask = c.tokens > 1 ? make_mask(row) : nullptr;
-    ggml_set_no_alloc(row.context, false);
-    if (c.tokens > 1 && !mask) return "out of memory";
-    Swap query_swap = c.tokens > 1 ? Swap::tokens_and_heads : Swap::none;
-    Swap value_swap = row.flash() ? Swap::none : Swap::keys_and_dims;
-    if (!load(row.queries, c, "q", q, query_swap) || !load(row.keys, c, "k", k, Swap::none) ||
-        !load(row.values, c, "v", v, value_swap)) {
-        return "no operand files or no memory";
-    }
+    ggml_tensor *mask = nullptr;
+    if (const char *failure = make_operands(row, type, mask)) return failure;
 
     float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    ggml_tensor *q = row.queries.view, *k = row.keys.view, *v = row.values.view;
     if (row.flash()) {
         row.result = ggml_flash_attn_ext(row.context, q, k, v, mask, scale, 0.0f, 0.0f);
     } else {
@@ -227,21 +246,11 @@ const char *call(void *memory, long copy)
     return ggml_graph_compute(row.graph, &row.plan) == GGML_STATUS_SUCCESS ? nullptr : "ggml_graph_compute failed";
 }
 
+// The result is [T, Hq, D] from the flash variants, and [Hq, D] from the others, whose T is 1.
 const char *output(void *memory, float *values)
 {
     Row &row = *static_cast<Row *>(memory);
-    const float *from = static_cast<const float *>(row.result->data);
-    const serve_case &c = row.c;
-    if (!row.flash() || !row.folded()) {
-        std::memcpy(values, from, ggml_nbytes(row.result));
-        return nullptr;
-    }
-    // ggml puts rows before heads: [G, Hk, D] here
-    long group = c.query_heads / c.kv_heads;
-    for (long h = 0; h < c.query_heads; h++) {
-        std::memcpy(values + h * c.head_dim, from + ((h % group) * c.kv_heads + h / group) * c.head_dim,
-                    static_cast<size_t>(c.head_dim) * sizeof *values);
-    }
+    std::memcpy(values, row.result->data, ggml_nbytes(row.result));
     return nullptr;
 }
 

@@ -5,9 +5,12 @@ so that nothing is copied but the new tokens; a decode call appends the last key
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from engine import Case, Floats, Row, serve
@@ -61,6 +64,13 @@ def token_major(values: Floats, tokens: int) -> Floats:
     return values[:, -tokens:].transpose(1, 0, 2).reshape(1, tokens, -1)
 
 
+def run(
+    session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, output: NDArray[np.generic]
+) -> NDArray[np.generic]:
+    session.run_with_iobinding(binding)
+    return output
+
+
 def prepare(case: Case) -> Row:
     if case.variant != "gqa":
         raise ValueError(f"unknown variant {case.variant}")
@@ -68,7 +78,7 @@ def prepare(case: Case) -> Row:
     session = make_session(case, element)
     q = case.queries().reshape(1, case.tokens, -1)
     k, v = case.keys_and_values()
-    calls = []
+    calls: list[Callable[[], object]] = []
     kept: list[object] = []
     for _ in range(case.copies):
         output = np.empty(q.shape, dtype)
@@ -81,19 +91,19 @@ def prepare(case: Case) -> Row:
             "last_position": np.array([case.keys - 1], np.int32),
             "total": np.array(case.keys, np.int32),
         }
+        kept.append(arrays)
         tensors = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
-        kept += [output, arrays]
         binding = session.io_binding()
         for name, tensor in tensors.items():
             binding.bind_ortvalue_input(name, tensor)
         binding.bind_ortvalue_output("output", onnxruntime.OrtValue.ortvalue_from_numpy(output))
         binding.bind_ortvalue_output("present_key", tensors["past_key"])
         binding.bind_ortvalue_output("present_value", tensors["past_value"])
-        calls.append(lambda binding=binding: (session.run_with_iobinding(binding), binding)[1])
+        calls.append(partial(run, session, binding, output))
 
     def output_of(result: object) -> Floats:
-        values = result.get_outputs()[0].numpy()  # type: ignore[attr-defined]
-        return values.astype(np.float32).reshape(case.tokens, case.query_heads, case.head_dim)
+        assert isinstance(result, np.ndarray)
+        return result.astype(np.float32).reshape(case.tokens, case.query_heads, case.head_dim)
 
     return Row(calls, output_of, kept)
 
