@@ -99,6 +99,11 @@ class Case:
         return window_peers() if self.window else prefill_peers(self.dtype)
 
 
+def tolerance(case: Case, call: Call) -> float:
+    """That of the coarser dtype: ours rounds as the case's dtype allows, the peer as its own does."""
+    return max(TOLERANCE[case.dtype], TOLERANCE[call.dtype])
+
+
 def rounded(values: NDArray[np.float32], dtype: DType) -> NDArray[np.float32]:
     if dtype == "f16":
         return values.astype(np.float16).astype(np.float32)
@@ -134,12 +139,14 @@ def decode_peers(dtype: DType) -> list[Call]:
 
 def prefill_peers(dtype: DType) -> list[Call]:
     openvino: list[DType] = [] if dtype == "f16" else [dtype]
+    group_query_dtypes: list[DType] = ["f32"] if dtype == "f32" else ["f32", "f16"]
     return [
         Call("torch", "sdpa-gqa", dtype, "SDPA enable_gqa", dedicated=True),
         Call("torch", "sdpa-expanded", dtype, "SDPA, heads expanded", dedicated=True),
-        *group_query(*(["f32"] if dtype == "f32" else ["f32", "f16"])),
+        *group_query(*group_query_dtypes),
         *(Call("openvino", "sdpa-expanded", d, "SDPA, heads expanded", dedicated=True) for d in openvino),
         *flash(*([dtype] if dtype != "bf16" else ["bf16", "f16"])),
+        *flash("f32" if dtype == "f32" else "f16", cache=True),
     ]
 
 
@@ -150,6 +157,7 @@ def window_peers() -> list[Call]:
         Call("torch", "sdpa-masked", "bf16", "SDPA, boolean mask, heads expanded", dedicated=True),
         *group_query("f32", "f16"),
         *flash("f16"),
+        *flash("f16", cache=True),
     ]
 
 

@@ -1,5 +1,6 @@
 """Times a case: our call and each peer's, round by round."""
 
+import random
 import shutil
 import statistics
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cases import TOLERANCE, Call, Case
+from cases import Call, Case, tolerance
 from processes import EngineError, Team, machine_busy_time
 
 # A first call of more than this is its own and only sample.
@@ -25,6 +26,7 @@ WORTH_WARMING = 0.25e9
 @dataclass
 class Result:
     call: Call
+    tolerance: float
     samples: list[int] = field(default_factory=list)
     error: float | None = None  # root mean square of the difference from ours, relative to ours
     failure: str | None = None
@@ -41,10 +43,6 @@ class Result:
     @property
     def agrees(self) -> bool:
         return self.error is not None and self.error <= self.tolerance
-
-    @property
-    def tolerance(self) -> float:
-        return TOLERANCE[self.call.dtype]
 
     @property
     def counts(self) -> bool:
@@ -65,9 +63,13 @@ class CaseResult:
         """The peer with the least median, whatever it is made of."""
         return min((p for p in self.peers if p.counts), key=lambda p: p.median, default=None)
 
-    def best_dedicated(self, engine: str) -> Result | None:
-        """A library's fastest attention operator."""
-        operators = (p for p in self.peers if p.counts and p.call.dedicated and p.call.engine == engine)
+    def best_dedicated(self, engine: str, variant: str = "") -> Result | None:
+        """A library's fastest attention operator, or the fastest that is called in one way."""
+        operators = (
+            p
+            for p in self.peers
+            if p.counts and p.call.dedicated and p.call.engine == engine and variant in ("", p.call.variant)
+        )
         return min(operators, key=lambda p: p.median, default=None)
 
 
@@ -102,7 +104,7 @@ class CaseTimer:
         self.copies = copies
         self.rounds = rounds
         self.budget = seconds * 1e9
-        self.results = [Result(call) for call in (case.ours, *case.peers())]
+        self.results = [Result(call, tolerance(case, call)) for call in (case.ours, *case.peers())]
 
     def run(self) -> CaseResult:
         try:
@@ -136,15 +138,16 @@ class CaseTimer:
                     engine.ask(f"drop {row}")
                     engine.rows.discard(row)
                 else:
-                    result.estimate = min(engine.run(row, 2 if first < self.budget else 1))
+                    result.estimate = min(engine.run(row, 2)) if first < self.budget else first
             except EngineError as error:
                 if ours is None:
                     raise
                 result.failure = str(error)
 
     def _round(self, turn: int) -> None:
-        # each round starts with another engine, so that none always follows the same one
-        order = [(row + turn) % len(self.results) for row in range(len(self.results))]
+        # another order in each round, so that none always follows the same one
+        order = list(range(len(self.results)))
+        random.Random(turn).shuffle(order)
         for row in order:
             result = self.results[row]
             spent = len(result.samples) >= 2 and sum(result.samples) > self.budget
@@ -155,5 +158,6 @@ class CaseTimer:
             self.team.wait_until_idle()
             try:
                 result.samples += self.team[result.call.engine].run(row, calls + warming)[warming:]
+                result.estimate = min(result.estimate, result.minimum)
             except EngineError as error:
                 result.failure = str(error)

@@ -6,7 +6,13 @@ from html import escape
 
 from measure import CaseResult, Result
 
-COLOURS = {"longspan": "#1b1b1b", "torch": "#c8553d", "onnxruntime": "#2a7f8e", "openvino": "#7a5ba6", "ggml": "#8a9a3b"}
+COLOURS = {
+    "longspan": "#1b1b1b",
+    "torch": "#c8553d",
+    "onnxruntime": "#2a7f8e",
+    "openvino": "#7a5ba6",
+    "ggml": "#8a9a3b",
+}
 LABEL_WIDTH, BAR_WIDTH, MARGIN = 380, 420, 16
 BAR_HEIGHT, CASE_GAP, HEADER = 15, 14, 64
 LOWEST = 0.5
@@ -43,12 +49,12 @@ def bar_chart(results: Sequence[CaseResult], facts: dict[str, object]) -> str:
         text(MARGIN, 22, "Median time of a call over longspan's in the same run", 'font-size="15" font-weight="bold"'),
         text(MARGIN, 40, f"{facts['cpu']}, {facts['threads']} threads; logarithmic axis; longer is slower"),
     ]
-    return "\n".join([
+    root = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        'font-family="sans-serif" font-size="11" fill="#1b1b1b">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        *heading, *axis, *parts, "</svg>\n",
-    ])
+        'font-family="sans-serif" font-size="11" fill="#1b1b1b">'
+    )
+    background = '<rect width="100%" height="100%" fill="white"/>'
+    return "\n".join([root, background, *heading, *axis, *parts, "</svg>\n"])
 
 
 def bar(result: Result, whole: CaseResult, position: Callable[[float], float], left: float, y: float) -> list[str]:

@@ -136,7 +136,9 @@ class Team:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for engine in self.engines.values():
             engine.stop()
             engine.log.close()
@@ -172,6 +174,6 @@ def cpu_time(processes: list[int]) -> int:
 def machine_busy_time() -> int:
     """Nanoseconds that all cores have been busy or taken by the host."""
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-    ticks = dict(zip(names, map(int, Path("/proc/stat").read_text().split()[1:9])))
+    ticks = dict(zip(names, map(int, Path("/proc/stat").read_text().split()[1:9]), strict=True))
     busy = sum(count for name, count in ticks.items() if name not in ("idle", "iowait"))
     return busy * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

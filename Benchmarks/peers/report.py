@@ -9,7 +9,14 @@ from pathlib import Path
 from measure import CaseResult, Result
 from processes import JEMALLOC_ENGINES, WAIT_POLICY, Team, find_jemalloc
 
-LIBRARIES = ("torch", "onnxruntime", "ggml", "openvino")
+# Columns of the summary: heading, engine, and one way to call it where not any will do.
+OPERATORS = (
+    ("torch", "torch", ""),
+    ("onnxruntime", "onnxruntime", ""),
+    ("openvino", "openvino", ""),
+    ("ggml", "ggml", ""),
+    ("ggml, its cache layout", "ggml", "flash-cache"),
+)
 LEGEND = (
     "* fastest peer of any kind   + fastest attention operator of its library   ratio: peer over longspan\n"
     "error: root mean square of the difference from longspan, relative; ! more than the tolerance, row not counted"
@@ -85,9 +92,7 @@ def marks(result: Result, whole: CaseResult) -> str:
 def case_table(whole: CaseResult) -> str:
     copies = f", {whole.copies} copies" if whole.copies > 1 else ""
     _, unit = whole.case.rate(1)
-    header = (
-        f"  {'':58}{'calls':>7}{'min ms':>10}{'median':>10}{'ratio':>8}{'of min':>8}{unit:>10}{'error':>10}"
-    )
+    header = f"  {'':58}{'calls':>7}{'min ms':>10}{'median':>10}{'ratio':>8}{'of min':>8}{unit:>10}{'error':>10}"
     others = f"other programs took {whole.disturbance:.2f} cores"
     lines = [f"{whole.case.name}{copies}; {others}", header]
     for result in (whole.ours, *whole.peers):
@@ -115,15 +120,18 @@ def ratio_cell(result: Result | None, ours: Result, with_text: bool) -> str:
 def summary(results: Sequence[CaseResult]) -> str:
     """A Markdown table: a line for each case, ratios of medians."""
     lines = [
-        "| case | longspan ms | fastest peer | " + " | ".join(f"{name} operator" for name in LIBRARIES) + " |",
-        "| --- | ---: | --- | " + " | ".join("---:" for _ in LIBRARIES) + " |",
+        "| case | longspan ms | fastest peer | " + " | ".join(heading for heading, _, _ in OPERATORS) + " |",
+        "| --- | ---: | --- | " + " | ".join("---:" for _ in OPERATORS) + " |",
     ]
     for whole in results:
         cells = [
             whole.case.name,
             milliseconds(whole.ours.median),
             ratio_cell(whole.best, whole.ours, with_text=True),
-            *(ratio_cell(whole.best_dedicated(name), whole.ours, with_text=False) for name in LIBRARIES),
+            *(
+                ratio_cell(whole.best_dedicated(engine, variant), whole.ours, with_text=False)
+                for _, engine, variant in OPERATORS
+            ),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Times attention of this library beside that of PyTorch, onnxruntime, OpenVINO and ggml, in turns."""
 
 import argparse
@@ -101,8 +100,10 @@ def main() -> int:
         print(f"run.py: {error}; has setup.sh been run?", file=sys.stderr)
         return 1
     print(summary(results))
-    print(f"\nload average {facts['load_average']} before, {facts['load_average_after']} after; other programs took up to "
-          f"{max(r.disturbance for r in results):.2f} cores; switches while a library was busy: {facts['busy_switches']}")
+    print(
+        f"\nload average {facts['load_average']} before, {facts['load_average_after']} after\nother programs took up to "
+        f"{max(r.disturbance for r in results):.2f} cores; switches while a library was busy: {facts['busy_switches']}"
+    )
     if options.json:
         options.json.write_text(json.dumps(json_document(facts, results), indent=1))
     if options.plot:

@@ -92,8 +92,10 @@ def _answer(words: list[str], about: str, prepare: Callable[[Case], Row], rows: 
     match words:
         case ["about"]:
             return f"ok {about}"
-        case ["prepare", row, variant, dtype, *numbers, folder] if len(numbers) == 7:
-            rows[int(row)] = prepare(Case(variant, dtype, *map(int, numbers), Path(folder)))
+        case ["prepare", row, variant, dtype, *numbers, folder]:
+            heads, kv_heads, dim, tokens, keys, window, copies = map(int, numbers)
+            case = Case(variant, dtype, heads, kv_heads, dim, tokens, keys, window, copies, Path(folder))
+            rows[int(row)] = prepare(case)
             return "ok"
         case ["run", row, count]:
             return " ".join(map(str, ["ns", *rows[int(row)].run(int(count))]))
