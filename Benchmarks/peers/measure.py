@@ -23,6 +23,11 @@ SLOWEST_REPEATED = 10e9
 WORTH_WARMING = 0.25e9
 
 
+# Cores that others may take before ratios say little: libraries whose threads wait for one another by spinning lose far
+# more than the part that was taken.
+DISTURBED = 0.1
+
+
 @dataclass
 class Result:
     call: Call
@@ -57,6 +62,10 @@ class CaseResult:
     peers: list[Result]
     # cores that other programs and other guests of the host took meanwhile, on average
     disturbance: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.name} (disturbed)" if self.disturbance > DISTURBED else self.case.name
 
     @property
     def best(self) -> Result | None:

@@ -34,7 +34,7 @@ def bar_chart(results: Sequence[CaseResult], facts: dict[str, object]) -> str:
     y = float(HEADER)
     for whole in results:
         y += CASE_GAP + BAR_HEIGHT
-        parts.append(text(MARGIN, y - 4, whole.case.name, 'font-weight="bold"'))
+        parts.append(text(MARGIN, y - 4, whole.name, 'font-weight="bold"'))
         for result in (whole.ours, *whole.peers):
             parts += bar(result, whole, position, left, y)
             y += BAR_HEIGHT
@@ -68,5 +68,5 @@ def bar(result: Result, whole: CaseResult, position: Callable[[float], float], l
         label,
         f'<rect x="{left}" y="{y + 2:.1f}" width="{max(end - left, 1):.1f}" height="{BAR_HEIGHT - 4}" '
         f'fill="{COLOURS[result.call.engine]}"/>',
-        text(end + 4, y + 11, f"{ratio:.2f}   {result.median / 1e6:.3g} ms{note}"),
+        text(end + 4, y + 11, f"{ratio:.2f} \u00b7 {result.median / 1e6:.3g} ms{note}"),
     ]

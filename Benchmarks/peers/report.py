@@ -94,7 +94,7 @@ def case_table(whole: CaseResult) -> str:
     _, unit = whole.case.rate(1)
     header = f"  {'':58}{'calls':>7}{'min ms':>10}{'median':>10}{'ratio':>8}{'of min':>8}{unit:>10}{'error':>10}"
     others = f"other programs took {whole.disturbance:.2f} cores"
-    lines = [f"{whole.case.name}{copies}; {others}", header]
+    lines = [f"{whole.name}{copies}; {others}", header]
     for result in (whole.ours, *whole.peers):
         name = f"{marks(result, whole)} {result.call.name}"
         if result.failure or not result.samples:
@@ -125,7 +125,7 @@ def summary(results: Sequence[CaseResult]) -> str:
     ]
     for whole in results:
         cells = [
-            whole.case.name,
+            whole.name,
             milliseconds(whole.ours.median),
             ratio_cell(whole.best, whole.ours, with_text=True),
             *(

@@ -15,6 +15,8 @@ llama_cpp_python=0.3.36
 CKernels/setup.sh g++ python3-venv libjemalloc2
 
 mkdir -p "$peers"
+# a link to what another checkout has built must not build it anew under another name
+peers=$(cd "$peers" && pwd -P)
 [ -x "$peers/venv/bin/python" ] || python3 -m venv "$peers/venv"
 "$peers/venv/bin/pip" install --quiet --disable-pip-version-check --requirement Benchmarks/peers/requirements.txt
 
