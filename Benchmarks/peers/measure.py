@@ -5,7 +5,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,12 +107,19 @@ def difference(folder: Path, ours: NDArray[np.float32], team: Team, row: int, ca
 
 
 class CaseTimer:
-    def __init__(self, team: Team, case: Case, copies: int, rounds: int, seconds: float) -> None:
+    """Times one case. `on_step` is told which part of it is done."""
+
+    def __init__(
+        self, team: Team, case: Case, copies: int, rounds: int, seconds: float, on_step: Callable[[float], None]
+    ) -> None:
         self.team = team
         self.case = case
         self.copies = copies
         self.rounds = rounds
         self.budget = seconds * 1e9
+        self.on_step = on_step
+        # a call takes a turn to prepare and one in each round
+        self.turns = 0
         self.results = [Result(call, tolerance(case, call)) for call in (case.ours, *case.peers())]
 
     def run(self) -> CaseResult:
@@ -127,6 +134,10 @@ class CaseTimer:
             self.team.drop_all()
         return CaseResult(self.case, self.copies, self.results[0], self.results[1:], disturbance)
 
+    def _step(self) -> None:
+        self.turns += 1
+        self.on_step(self.turns / (len(self.results) * (1 + self.rounds)))
+
     def _others(self) -> int:
         return machine_busy_time() - self.team.cpu_time() - time.process_time_ns()
 
@@ -134,6 +145,7 @@ class CaseTimer:
         """Loads the operands, makes the first calls and compares the outputs."""
         ours: NDArray[np.float32] | None = None
         for row, result in enumerate(self.results):
+            self._step()
             engine = self.team[result.call.engine]
             try:
                 engine.prepare(row, result.call, self.case, self.copies, folder)
@@ -159,6 +171,7 @@ class CaseTimer:
         random.Random(turn).shuffle(order)
         for row in order:
             result = self.results[row]
+            self._step()
             spent = len(result.samples) >= 2 and sum(result.samples) > self.budget
             if result.failure or not result.estimate or spent:
                 continue

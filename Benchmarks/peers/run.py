@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from cases import Case, all_cases
@@ -20,7 +21,6 @@ class Progress:
 
     def __init__(self, cases: list[Case], seconds: float) -> None:
         self.weights = [self.weight(case, seconds) for case in cases]
-        self.done = 0.0
         self.start = time.monotonic()
 
     @staticmethod
@@ -28,26 +28,30 @@ class Progress:
         # peers reach about 100 GFLOP/s and make at least four calls
         return sum(max(seconds, 4 * case.flops / 1e11) + 1 for _ in range(1 + len(case.peers())))
 
-    def show(self, text: str) -> None:
+    def show(self, index: int, text: str, part_of_case: float) -> None:
         if not sys.stderr.isatty():
             return
-        part = self.done / sum(self.weights)
+        part = (sum(self.weights[:index]) + part_of_case * self.weights[index]) / sum(self.weights)
         elapsed = time.monotonic() - self.start
         left = f"{elapsed / part * (1 - part) / 60:.0f} min left" if part > 0 else ""
         bar = "#" * round(20 * part)
         print(f"\r\033[K[{bar:20}] {100 * part:3.0f}% {left}  {text}", end="", file=sys.stderr, flush=True)
-
-    def finish(self, index: int) -> None:
-        self.done += self.weights[index]
 
     def clear(self) -> None:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--filter", default="", help="regular expression that a case's name must contain")
+    parser.add_argument("--filter", type=pattern, default=pattern(""), metavar="REGEX", help="cases whose name has it")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of every library")
     parser.add_argument("--rounds", type=int, default=5, help="turns that each call gets in a case")
     parser.add_argument("--seconds", type=float, default=1.5, help="time for each call of a case, over all rounds")
@@ -67,11 +71,11 @@ def measure(team: Team, cases: list[Case], options: argparse.Namespace) -> list[
     progress = Progress(cases, options.seconds)
     results: list[CaseResult] = []
     for index, case in enumerate(cases):
-        progress.show(case.name)
-        timer = CaseTimer(team, case, case.copies(last_level_bytes()), options.rounds, options.seconds)
-        result = timer.run()
+        copies = case.copies(last_level_bytes())
+        show = partial(progress.show, index, case.name)
+        show(0)
+        result = CaseTimer(team, case, copies, options.rounds, options.seconds, show).run()
         results.append(result)
-        progress.finish(index)
         progress.clear()
         print(case_table(result), end="\n\n", flush=True)
     return results
@@ -79,13 +83,13 @@ def measure(team: Team, cases: list[Case], options: argparse.Namespace) -> list[
 
 def main() -> int:
     options = arguments()
-    cases = [c for c in all_cases(last_level_bytes(), options.quick) if re.search(options.filter, c.name)]
+    cases = [c for c in all_cases(last_level_bytes(), options.quick) if options.filter.search(c.name)]
     if options.list:
         for case in cases:
             print(case.name, *(f"  {call.name}" for call in (case.ours, *case.peers())), sep="\n")
         return 0
     if not cases:
-        print(f"run.py: no case matches {options.filter!r}; --list shows them", file=sys.stderr)
+        print(f"run.py: no case matches {options.filter.pattern!r}; --list shows them", file=sys.stderr)
         return 1
     try:
         with Team(options.threads, PROGRAMS / "logs") as team:
@@ -100,10 +104,9 @@ def main() -> int:
         print(f"run.py: {error}; has setup.sh been run?", file=sys.stderr)
         return 1
     print(summary(results))
-    print(
-        f"\nload average {facts['load_average']} before, {facts['load_average_after']} after\nother programs took up to "
-        f"{max(r.disturbance for r in results):.2f} cores; switches while a library was busy: {facts['busy_switches']}"
-    )
+    print(f"\nload average {facts['load_average']} before, {facts['load_average_after']} after")
+    print(f"other programs took up to {max(r.disturbance for r in results):.2f} cores")
+    print(f"switches to a library while another was still busy: {facts['busy_switches']}")
     if options.json:
         options.json.write_text(json.dumps(json_document(facts, results), indent=1))
     if options.plot:
