@@ -1,0 +1,169 @@
+/* longspan_engine.c: this library's attention, served to run.py. */
+#include "serve.h"
+#include <longspan/longspan.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef lspan_status (*attention_call)(const lspan_context *, const lspan_attention *, void *, size_t);
+
+typedef struct row {
+    attention_call call;
+    lspan_attention attention;
+    int64_t query_indptr[2], kv_indptr[2];
+    size_t query_elements, kv_elements, element_bytes;
+    long copies;
+    char *queries, *keys, *values; /* the copies, one after the other */
+    size_t query_stride, kv_stride; /* bytes from one copy to the next */
+    float *output;
+    void *workspace;
+    size_t workspace_bytes;
+} row;
+
+static lspan_context *context;
+
+static const char *about(void)
+{
+    static char text[160];
+    snprintf(text, sizeof text, "longspan %s, variant %s, %zu threads", lspan_version(), lspan_context_isa(context),
+             lspan_context_workers(context));
+    return text;
+}
+
+static int parse_dtype(const char *name, lspan_dtype *dtype)
+{
+    static const char *names[] = {"f32", "f16", "bf16"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *dtype = (lspan_dtype)i;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void convert(char *to, const float *from, size_t count, lspan_dtype dtype)
+{
+    if (dtype == lspan_dtype_f32) {
+        memcpy(to, from, count * sizeof *from);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint16_t bits;
+        if (dtype == lspan_dtype_bf16) {
+            uint32_t word;
+            memcpy(&word, from + i, sizeof word);
+            bits = (uint16_t)(word >> 16);
+        } else {
+            _Float16 half = (_Float16)from[i];
+            memcpy(&bits, &half, sizeof bits);
+        }
+        memcpy(to + 2 * i, &bits, sizeof bits);
+    }
+}
+
+/* The copies of one operand; NULL if its file or the memory is missing. */
+static char *load(const serve_case *c, const char *name, size_t count, size_t stride, lspan_dtype dtype)
+{
+    const float *from = serve_map_floats(c, name, count);
+    if (!from) return NULL;
+    char *to = serve_allocate(stride * (size_t)c->copies);
+    if (to) {
+        convert(to, from, count, dtype);
+        for (long i = 1; i < c->copies; i++) {
+            memcpy(to + stride * (size_t)i, to, count * lspan_dtype_size(dtype));
+        }
+    }
+    serve_unmap_floats(from, count);
+    return to;
+}
+
+static void drop(void *memory)
+{
+    row *r = memory;
+    serve_free(r->queries, r->query_stride * (size_t)r->copies);
+    serve_free(r->keys, r->kv_stride * (size_t)r->copies);
+    serve_free(r->values, r->kv_stride * (size_t)r->copies);
+    serve_free(r->output, r->query_elements * sizeof *r->output);
+    serve_free(r->workspace, r->workspace_bytes);
+    free(r);
+}
+
+static const char *fill(row *r, const serve_case *c)
+{
+    lspan_dtype dtype;
+    if (!parse_dtype(c->dtype, &dtype)) return "unknown dtype";
+    int decode = strcmp(c->variant, "decode") == 0;
+    if (!decode && strcmp(c->variant, "prefill") != 0) return "unknown variant";
+    r->call = decode ? lspan_attention_decode : lspan_attention_prefill;
+    r->copies = c->copies;
+    r->query_elements = (size_t)(c->tokens * c->query_heads * c->head_dim);
+    r->kv_elements = (size_t)(c->keys * c->kv_heads * c->head_dim);
+    /* copies start on cache lines of their own */
+    r->query_stride = (r->query_elements * lspan_dtype_size(dtype) + 63) / 64 * 64;
+    r->kv_stride = (r->kv_elements * lspan_dtype_size(dtype) + 63) / 64 * 64;
+    r->queries = load(c, "q", r->query_elements, r->query_stride, dtype);
+    r->keys = load(c, "k", r->kv_elements, r->kv_stride, dtype);
+    r->values = load(c, "v", r->kv_elements, r->kv_stride, dtype);
+    r->output = serve_allocate(r->query_elements * sizeof *r->output);
+    if (!r->queries || !r->keys || !r->values || !r->output) return "no operand files or no memory";
+    r->query_indptr[1] = c->tokens;
+    r->kv_indptr[1] = c->keys;
+    int64_t dim = c->head_dim;
+    r->attention = (lspan_attention){
+        .sequences = 1, .query_heads = c->query_heads, .kv_heads = c->kv_heads, .head_dim = dim,
+        .query_indptr = r->query_indptr, .kv_indptr = r->kv_indptr,
+        .queries = {r->queries, dtype, c->query_heads * dim, dim},
+        .keys = {r->keys, dtype, dim, c->keys * dim}, .values = {r->values, dtype, dim, c->keys * dim},
+        .output = r->output, .output_token_stride = c->query_heads * dim, .output_head_stride = dim,
+        .scale = 1.0f / sqrtf((float)dim), .causal = 1, .window = c->window};
+    lspan_status status = decode
+        ? lspan_attention_decode_workspace_size(context, &r->attention, &r->workspace_bytes)
+        : lspan_attention_prefill_workspace_size(context, &r->attention, &r->workspace_bytes);
+    if (status != lspan_status_ok) return lspan_status_name(status);
+    r->workspace = serve_allocate(r->workspace_bytes);
+    return r->workspace ? NULL : "out of memory";
+}
+
+static const char *prepare(const serve_case *c, void **memory)
+{
+    row *r = calloc(1, sizeof *r);
+    if (!r) return "out of memory";
+    const char *failure = fill(r, c);
+    if (failure) drop(r);
+    else *memory = r;
+    return failure;
+}
+
+static const char *call(void *memory, long copy)
+{
+    row *r = memory;
+    lspan_attention a = r->attention;
+    a.queries.data = r->queries + r->query_stride * (size_t)copy;
+    a.keys.data = r->keys + r->kv_stride * (size_t)copy;
+    a.values.data = r->values + r->kv_stride * (size_t)copy;
+    lspan_status status = r->call(context, &a, r->workspace, r->workspace_bytes);
+    return status == lspan_status_ok ? NULL : lspan_status_name(status);
+}
+
+static const char *output(void *memory, float *values)
+{
+    row *r = memory;
+    memcpy(values, r->output, r->query_elements * sizeof *values);
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    lspan_context_options options = {.threads = argc > 1 ? (int32_t)strtol(argv[1], NULL, 10) : 0};
+    lspan_status status = lspan_context_create(&options, &context);
+    if (status != lspan_status_ok) {
+        fprintf(stderr, "longspan-engine: %s\n", lspan_status_name(status));
+        return 1;
+    }
+    serve_engine engine = {about, prepare, call, output, drop};
+    int result = serve(&engine);
+    lspan_context_destroy(context);
+    return result;
+}

@@ -1,0 +1,58 @@
+/* serve.h: the part that the engines in C and C++ share: commands on stdin, replies on stdout, operands from files.
+ *
+ * A line is a command, and each gets one line back:
+ *
+ *     about                                                        ok TEXT
+ *     prepare ID VARIANT DTYPE HQ HK D T S WINDOW COPIES FOLDER    ok
+ *     run ID CALLS                                                 ns NANOSECONDS...
+ *     output ID FILE                                               ok
+ *     drop ID                                                      ok
+ *
+ * or `error TEXT`. FOLDER holds q [T, Hq, D], k and v [Hk, S, D] in f32, every value exact in the case's dtype, and
+ * FILE receives the last call's output [T, Hq, D] in f32. Calls rotate over COPIES of the operands.
+ */
+#ifndef SERVE_H
+#define SERVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct serve_case {
+    char variant[32];
+    char dtype[8];
+    long query_heads, kv_heads, head_dim;
+    long tokens, keys;
+    long window; /* 0 for none */
+    long copies;
+    char folder[512];
+} serve_case;
+
+/* What an engine does; every function but `about` and `drop` returns NULL or what went wrong. */
+typedef struct serve_engine {
+    const char *(*about)(void);
+    const char *(*prepare)(const serve_case *c, void **row);
+    const char *(*call)(void *row, long copy);
+    const char *(*output)(void *row, float *values);
+    void (*drop)(void *row);
+} serve_engine;
+
+/* Answers commands until stdin ends; returns the exit status. */
+int serve(const serve_engine *engine);
+
+/* The floats of one operand file, mapped; NULL if it has another size. */
+const float *serve_map_floats(const serve_case *c, const char *name, size_t count);
+void serve_unmap_floats(const float *values, size_t count);
+
+/* Zeroed memory in huge pages, aligned to one; NULL if there is none. */
+void *serve_allocate(size_t bytes);
+void serve_free(void *memory, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

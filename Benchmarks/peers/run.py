@@ -1,0 +1,118 @@
+"""Times attention of this library beside that of PyTorch, onnxruntime, OpenVINO and ggml, in turns."""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from cases import Case, all_cases
+from measure import CaseResult, CaseTimer
+from plot import bar_chart
+from processes import ENGINES, PROGRAMS, EngineError, Team
+from report import LEGEND, case_table, describe, environment, json_document, last_level_bytes, summary
+
+
+class Progress:
+    """A bar with the time left on stderr, if that is a terminal; cases weigh what they are likely to take."""
+
+    def __init__(self, cases: list[Case], seconds: float) -> None:
+        self.weights = [self.weight(case, seconds) for case in cases]
+        self.start = time.monotonic()
+
+    @staticmethod
+    def weight(case: Case, seconds: float) -> float:
+        # peers reach about 100 GFLOP/s and make at least four calls
+        return sum(max(seconds, 4 * case.flops / 1e11) + 1 for _ in range(1 + len(case.peers())))
+
+    def show(self, index: int, text: str, part_of_case: float) -> None:
+        if not sys.stderr.isatty():
+            return
+        part = (sum(self.weights[:index]) + part_of_case * self.weights[index]) / sum(self.weights)
+        elapsed = time.monotonic() - self.start
+        left = f"{elapsed / part * (1 - part) / 60:.0f} min left" if part > 0 else ""
+        bar = "#" * round(20 * part)
+        print(f"\r\033[K[{bar:20}] {100 * part:3.0f}% {left}  {text}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--filter", type=pattern, default=pattern(""), metavar="REGEX", help="cases whose name has it")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of every library")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that each call gets in a case")
+    parser.add_argument("--seconds", type=float, default=1.5, help="time for each call of a case, over all rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer cases and half a second for each call")
+    parser.add_argument("--list", action="store_true", help="print the cases and what is timed in each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every row there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw a bar chart there")
+    options = parser.parse_args()
+    if options.threads < 1 or options.rounds < 1 or options.seconds <= 0:
+        parser.error("--threads, --rounds and --seconds must be positive")
+    if options.quick:
+        options.seconds = min(options.seconds, 0.5)
+    return options
+
+
+def measure(team: Team, cases: list[Case], options: argparse.Namespace) -> list[CaseResult]:
+    progress = Progress(cases, options.seconds)
+    results: list[CaseResult] = []
+    for index, case in enumerate(cases):
+        copies = case.copies(last_level_bytes())
+        show = partial(progress.show, index, case.name)
+        show(0)
+        result = CaseTimer(team, case, copies, options.rounds, options.seconds, show).run()
+        results.append(result)
+        progress.clear()
+        print(case_table(result), end="\n\n", flush=True)
+    return results
+
+
+def main() -> int:
+    options = arguments()
+    cases = [c for c in all_cases(last_level_bytes(), options.quick) if options.filter.search(c.name)]
+    if options.list:
+        for case in cases:
+            print(case.name, *(f"  {call.name}" for call in (case.ours, *case.peers())), sep="\n")
+        return 0
+    if not cases:
+        print(f"run.py: no case matches {options.filter.pattern!r}; --list shows them", file=sys.stderr)
+        return 1
+    try:
+        with Team(options.threads, PROGRAMS / "logs") as team:
+            for name in ENGINES:
+                team[name].start()
+            facts = environment(team, options.threads)
+            print(describe(facts), LEGEND, sep="\n\n", end="\n\n", flush=True)
+            results = measure(team, cases, options)
+            facts["load_average_after"] = Path("/proc/loadavg").read_text().strip()
+            facts["busy_switches"] = team.busy_switches
+    except (EngineError, OSError) as error:
+        print(f"run.py: {error}; has setup.sh been run?", file=sys.stderr)
+        return 1
+    print(summary(results))
+    print(f"\nload average {facts['load_average']} before, {facts['load_average_after']} after")
+    print(f"other programs took up to {max(r.disturbance for r in results):.2f} cores")
+    print(f"switches to a library while another was still busy: {facts['busy_switches']}")
+    if options.json:
+        options.json.write_text(json.dumps(json_document(facts, results), indent=1))
+    if options.plot:
+        options.plot.write_text(bar_chart(results, facts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
