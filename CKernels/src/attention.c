@@ -75,14 +75,18 @@ static int64_t prefill_tiles(const prefill_plan *plan, int64_t sequence)
 static lspan_status plan_prefill(const lspan_context *context, const lspan_attention *a, prefill_plan *plan)
 {
     int64_t group = a->query_heads / a->kv_heads;
+    int64_t enough = LSPAN_PREFILL_TASKS_PER_WORKER * (int64_t)context->executor.worker_count;
     plan->context = context;
     plan->attention = a;
-    plan->tile_tokens = lspan_max64(1, lspan_min64(LSPAN_PREFILL_ROWS / group, longest_query(a)));
-    plan->tasks = 0;
-    for (int64_t b = 0; b < a->sequences; b++) {
-        int64_t tasks;
-        LSPAN_CHECK(lspan_multiply(prefill_tiles(plan, b), a->kv_heads, &tasks));
-        if (__builtin_add_overflow(plan->tasks, tasks, &plan->tasks)) return lspan_status_overflow;
+    for (int64_t rows = LSPAN_PREFILL_ROWS;; rows /= 2) {
+        plan->tile_tokens = lspan_max64(1, lspan_min64(rows / group, longest_query(a)));
+        plan->tasks = 0;
+        for (int64_t b = 0; b < a->sequences; b++) {
+            int64_t tasks;
+            LSPAN_CHECK(lspan_multiply(prefill_tiles(plan, b), a->kv_heads, &tasks));
+            if (__builtin_add_overflow(plan->tasks, tasks, &plan->tasks)) return lspan_status_overflow;
+        }
+        if (plan->tasks >= enough || rows / 2 < LSPAN_PREFILL_LEAST_ROWS) break;
     }
     plan->scratch_bytes = lspan_cut_scratch(NULL, plan->tile_tokens * group, a->head_dim, LSPAN_PREFILL_KEYS, 1).bytes;
     return lspan_status_ok;

@@ -29,10 +29,15 @@
 #define LSPAN_DECODE_COLUMNS 4
 #endif
 
-/* Query rows (T*G) of a prefill task: a multiple of every LSPAN_TILE_ROWS. With D = 128 the query, output and
- * score tiles of 96 rows and the key and value tiles of 128 keys are 96*(2*128+128)*4 + 2*128*128*4 bytes =
- * 272 KiB, which stays in a 512-KiB or 1-MiB L2 beside the caches' lines. */
-#define LSPAN_PREFILL_ROWS 96
+/* Query rows (T*G) of a prefill task, for which a tile of keys and values is packed once, and of a block of them:
+ * multiples of every LSPAN_TILE_ROWS. With D = 128 the queries and outputs of 384 rows, the scores of a block and a tile
+ * of 128 keys and values are 384*2*128*4 + 48*128*4 + 2*128*128*4 bytes = 536 KiB of a 1-MiB L2, and a block's queries
+ * or scores (24 KiB) and one panel of keys or values (16 KiB) share the L1. */
+#define LSPAN_PREFILL_ROWS 384
+#define LSPAN_PREFILL_BLOCK_ROWS 48
+/* Short prompts get smaller tasks, down to so many rows, until each worker has so many tasks that the end is even. */
+#define LSPAN_PREFILL_LEAST_ROWS 96
+#define LSPAN_PREFILL_TASKS_PER_WORKER 4
 #define LSPAN_PREFILL_KEYS 128
 
 /* Keys of a decode tile, whose scores a softmax takes at once. */

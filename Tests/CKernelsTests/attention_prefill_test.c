@@ -50,6 +50,21 @@ static void test_many_tiles(void)
     }
 }
 
+/* More rows than a task has, and blocks of rows that see different parts of a key tile. */
+static void test_row_blocks(void)
+{
+    for (int mask = 0; mask < 6; mask++) {
+        attention_spec s = {.sequences = 1, .kv_heads = 1, .group = 8, .head_dim = 40, .spread = 1, .want_log_sum_exp = 1};
+        s.tokens[0] = 150;
+        s.keys[0] = mask % 2 ? 410 : 133;
+        s.causal = 1;
+        s.window = mask / 2 ? 45 : 0;
+        s.sinks = mask / 2 == 2 ? 30 : 0;
+        s.kv_dtype = s.query_dtype = mask % 2 ? lspan_dtype_bf16 : lspan_dtype_f32;
+        attention_check_all(&s, attention_kernel_prefill, 1);
+    }
+}
+
 /* Logits of about 1e4, where an exponential of an unshifted logit would overflow. */
 static void test_large_logits(void)
 {
@@ -101,6 +116,7 @@ int main(void)
 {
     test_masks();
     test_many_tiles();
+    test_row_blocks();
     test_large_logits();
     test_special_values();
     test_random_shapes();

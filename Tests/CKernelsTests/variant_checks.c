@@ -9,6 +9,7 @@
     }
 
 MAP(exp, v_exp)
+MAP(exp2_below, v_exp2_below)
 MAP(tanh, v_tanh)
 MAP(erf, v_erf)
 MAP(sigmoid, v_sigmoid)
@@ -62,6 +63,13 @@ static void reduce_add4(const float *x, float *sums)
     v_reduce_add4(rows, sums);
 }
 
+static void reduce_add4x4(const float *x, float *sums, int64_t stride)
+{
+    v_f32 rows[4][4];
+    for (int i = 0; i < 16; i++) rows[i / 4][i % 4] = v_load(x + i * V_WIDTH);
+    v_reduce_add4x4((const v_f32 (*)[4])rows, sums, stride);
+}
+
 static void transpose(float *square)
 {
     v_f32 rows[V_WIDTH];
@@ -108,6 +116,7 @@ const variant_operations LSPAN_VARIANT(operations) = {
     .name = STRING(LSPAN_ISA),
     .width = V_WIDTH,
     .exp = map_exp,
+    .exp2_below = map_exp2_below,
     .tanh = map_tanh,
     .erf = map_erf,
     .sigmoid = map_sigmoid,
@@ -122,6 +131,7 @@ const variant_operations LSPAN_VARIANT(operations) = {
     .reduce_add = reduce_add,
     .reduce_max = reduce_max,
     .reduce_add4 = reduce_add4,
+    .reduce_add4x4 = reduce_add4x4,
     .transpose = transpose,
     .load = load,
     .load_n = load_n,

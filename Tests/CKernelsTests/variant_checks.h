@@ -14,6 +14,7 @@ typedef struct variant_operations {
 
     /* y[i] = f(x[i]) for count elements, a multiple of VARIANT_MAX_WIDTH */
     void (*exp)(const float *x, float *y, int64_t count);
+    void (*exp2_below)(const float *x, float *y, int64_t count);
     void (*tanh)(const float *x, float *y, int64_t count);
     void (*erf)(const float *x, float *y, int64_t count);
     void (*sigmoid)(const float *x, float *y, int64_t count);
@@ -30,6 +31,7 @@ typedef struct variant_operations {
     float (*reduce_add)(const float *x);
     float (*reduce_max)(const float *x);
     void (*reduce_add4)(const float *x, float *sums); /* x [4, width] */
+    void (*reduce_add4x4)(const float *x, float *sums, int64_t stride); /* x [4, 4, width] */
     void (*transpose)(float *square);                 /* [width, width] */
 
     void (*load)(const void *data, int64_t index, lspan_dtype dtype, float *y);

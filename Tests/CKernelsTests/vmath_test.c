@@ -82,6 +82,7 @@ static void test_functions(const variant_operations *v)
 {
     check_function(v->name, "exp", v->exp, exp, 0.0f, 88.72f, 311, 2);
     check_function(v->name, "exp", v->exp, exp, -0.0f, -104.0f, 311, 2);
+    check_function(v->name, "exp2_below", v->exp2_below, exp2, -0.0f, -150.0f, 311, 2);
     check_function(v->name, "tanh", v->tanh, tanh, 0.0f, 20.0f, 311, 3);
     check_function(v->name, "tanh", v->tanh, tanh, -0.0f, -20.0f, 1013, 3);
     check_function(v->name, "erf", v->erf, erf, 0.0f, 12.0f, 311, 3);
@@ -108,6 +109,8 @@ static void test_special_values(const variant_operations *v)
     CHECK(at(v->exp, -INFINITY) == 0 && at(v->exp, -104.0f) == 0 && at(v->exp, -1e30f) == 0);
     CHECK(isinf(at(v->exp, INFINITY)) && isinf(at(v->exp, 88.74f)) && isinf(at(v->exp, 1e30f)));
     CHECK(at(v->exp, -103.0f) > 0);
+    CHECK(isnan(at(v->exp2_below, NAN)) && at(v->exp2_below, 0.0f) == 1 && at(v->exp2_below, -3.0f) == 0.125f);
+    CHECK(at(v->exp2_below, -INFINITY) == 0 && at(v->exp2_below, -1e30f) == 0 && at(v->exp2_below, -149.0f) == 0x1p-149f);
     CHECK(at(v->tanh, INFINITY) == 1 && at(v->tanh, -INFINITY) == -1 && at(v->tanh, 1e30f) == 1);
     CHECK(same(at(v->tanh, 0.0f), 0.0f) && same(at(v->tanh, denormal), denormal) && same(at(v->tanh, -denormal), -denormal));
     CHECK(at(v->erf, INFINITY) == 1 && at(v->erf, -INFINITY) == -1 && at(v->erf, 1e30f) == 1);
@@ -175,10 +178,19 @@ static void test_reductions(const variant_operations *v)
 {
     test_case("reductions of %s", v->name);
     for (int round = 0; round < 500; round++) {
-        float x[4 * 16], sums[4];
+        float x[4 * 4 * 16], sums[4], rows[4][5];
         int n = v->width;
-        for (int i = 0; i < 4 * n; i++) x[i] = test_random_normal();
+        for (int i = 0; i < 16 * n; i++) x[i] = test_random_normal();
         v->reduce_add4(x, sums);
+        v->reduce_add4x4(x, rows[0], 5);
+        for (int k = 0; k < 16; k++) {
+            double sum = 0, magnitude = 0;
+            for (int i = 0; i < n; i++) {
+                sum += (double)x[k * n + i];
+                magnitude += fabs((double)x[k * n + i]);
+            }
+            CHECK(fabs((double)rows[k / 4][k % 4] - sum) <= magnitude * 0x1p-22);
+        }
         for (int k = 0; k < 4; k++) {
             double sum = 0, magnitude = 0;
             float largest = -INFINITY;

@@ -44,7 +44,7 @@ V_INLINE void prefetch_part(const next_block *next, int64_t index, const int64_t
     if (row >= next->rows) return;
     const char *part = next->data + row * next->stride + index % parts * bytes;
 #pragma GCC unroll 16
-    for (int64_t line = 0; line < bytes; line += 64) v_prefetch(part + line);
+    for (int64_t line = 0; line < bytes; line += 64) v_prefetch_l1(part + line);
 }
 
 /* The parts in which a block's rows are read: one for each pass over `width` channels. */

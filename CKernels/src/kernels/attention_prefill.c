@@ -1,7 +1,8 @@
 /* attention_prefill.c: one task of prefill attention: a tile of query rows against every key tile it sees.
  *
  * Rows are (token, query head of the group) pairs, so each key and value tile is converted and transposed once
- * for the G heads that share it. Scores = Q K^T and output += P V are both register-tiled products.
+ * for the G heads that share it, and for many tokens. The rows pass over it in blocks, each of which takes only the
+ * keys that its own rows see. Scores = Q K^T and output += P V are both register-tiled products.
  *
  * Where the CPU has bf16 dot products and queries, keys and values are all bf16, both products take pairs of bf16 as
  * their elements (`pairs` below): Q K^T is then exact but for its f32 sums, and the probabilities are rounded to bf16,
@@ -120,27 +121,33 @@ V_INLINE void pack_values(
     float *out, lspan_heads values, int64_t base, int64_t count, int64_t head_dim, const lspan_dtype dtype,
     const int pairs)
 {
-    for (int64_t d = 0; d < head_dim; d += V_WIDTH) {
-        float *panel = out + d / PANEL * PANEL * LSPAN_PREFILL_KEYS + d % PANEL;
-        int width = (int)lspan_min64(V_WIDTH, head_dim - d);
+    const int64_t step = pairs ? 2 : 1;
+    for (int64_t j = 0; j < count; j += step) {
+        int64_t row = base + j * values.token_stride;
+        for (int64_t d = 0; d < head_dim; d += V_WIDTH) {
+            float *to = out + (d / PANEL * LSPAN_PREFILL_KEYS + j / step) * PANEL + d % PANEL;
+            int width = (int)lspan_min64(V_WIDTH, head_dim - d);
 #if V_BF16_DOT
-        if (pairs) {
-            for (int64_t j = 0; j < count; j += 2) {
-                const uint16_t *row = (const uint16_t *)values.data + base + j * values.token_stride + d;
-                const uint16_t *next = j + 1 < count ? row + values.token_stride : NULL;
-                v_store(panel + j / 2 * PANEL, v_zip_bf16(row, next, width));
+            if (pairs) {
+                const uint16_t *from = (const uint16_t *)values.data + row + d;
+                v_store(to, v_zip_bf16(from, j + 1 < count ? from + values.token_stride : NULL, width));
+                continue;
             }
-            continue;
-        }
-#else
-        (void)pairs;
 #endif
-        for (int64_t j = 0; j < count; j++) {
-            int64_t at = base + j * values.token_stride + d;
-            v_f32 x = width == V_WIDTH ? v_load_as(values.data, at, dtype)
-                                       : v_load_as_n(values.data, at, dtype, width);
-            v_store(panel + j * PANEL, x);
+            v_store(to, width == V_WIDTH ? v_load_as(values.data, row + d, dtype)
+                                         : v_load_as_n(values.data, row + d, dtype, width));
         }
+    }
+}
+
+/* Asks for rows first .. end-1 of keys or values from `base` on, while the tile before them is in use. */
+V_INLINE void prefetch_rows(
+    lspan_heads view, int64_t base, int64_t first, int64_t end, int64_t head_dim, const lspan_dtype dtype)
+{
+    int64_t element = dtype == lspan_dtype_f32 ? 4 : 2;
+    const char *row = (const char *)view.data + (base + first * view.token_stride) * element;
+    for (; first < end; first++, row += view.token_stride * element) {
+        for (int64_t byte = 0; byte < head_dim * element; byte += 64) v_prefetch_l2(row + byte);
     }
 }
 
@@ -153,34 +160,70 @@ typedef struct tile_rows {
     int64_t key0;    /* the sequence's first row in K and V */
 } tile_rows;
 
-/* One key tile: keys first .. first+count-1 of the sequence against every row of the task. */
+/* Rows r .. r+rows-1, of which those from t->rows on only pad the last product tile, against the packed keys first ..
+ * first+count-1. */
+V_INLINE void attend_block(
+    const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, const lspan_attention_scratch *s,
+    int64_t r, int64_t rows, int64_t first, int64_t count, const int pairs)
+{
+    int64_t head_dim = a->head_dim, depth = pairs ? head_dim / 2 : head_dim;
+    int64_t columns = lspan_round_up(head_dim, V_WIDTH), stride = lspan_round_up(head_dim, LSPAN_SCRATCH_LANES);
+    int64_t end = lspan_min64(r + rows, t->rows);
+    lspan_row_keys seen = lspan_keys_of_rows(
+        a, task->first + r / t->group, task->first + (end - 1) / t->group, t->tokens, t->keys);
+    int64_t to = lspan_min64(count, seen.high - first);
+    /* from a whole panel on */
+    int64_t from = first < seen.sinks ? 0 : lspan_max64(0, seen.low - first) / PANEL * PANEL;
+    if (from >= to) return;
+    int64_t padded = lspan_round_up(to - from, V_WIDTH);
+
+    product(
+        s->queries + r * depth, depth, s->keys + from * depth, depth, s->scores, LSPAN_PREFILL_KEYS, rows, padded,
+        depth, 0, pairs);
+    for (int64_t i = r; i < end; i++) {
+        float *scores = s->scores + (i - r) * LSPAN_PREFILL_KEYS;
+        float factor = stream_softmax(
+            scores, first + from, to - from, padded,
+            lspan_keys_of_row(a, task->first + i / t->group, t->tokens, t->keys), pairs ? a->scale : 1.0f, a->softcap,
+            s->maximum + i, s->sum + i, pairs);
+        if (factor != 1.0f) scale_row(s->output + i * stride, columns, factor);
+    }
+    int64_t skipped = pairs ? from / 2 : from, taken = pairs ? (to - from + 1) / 2 : to - from;
+    product(
+        s->scores, LSPAN_PREFILL_KEYS, s->values + skipped * PANEL, LSPAN_PREFILL_KEYS, s->output + r * stride, stride,
+        rows, columns, taken, 1, pairs);
+}
+
+/* One key tile: keys first .. first+count-1 of the sequence against every row of the task; `after` keys follow that it
+ * will see next. */
 V_INLINE void attend_tile(
     const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, const lspan_attention_scratch *s,
-    int64_t first, int64_t count, const lspan_dtype dtype, const int pairs)
+    int64_t first, int64_t count, int64_t after, const lspan_dtype dtype, const int pairs)
 {
-    int64_t head_dim = a->head_dim;
-    int64_t columns = lspan_round_up(head_dim, V_WIDTH);
-    int64_t stride = lspan_round_up(head_dim, LSPAN_SCRATCH_LANES);
-    int64_t padded = lspan_round_up(count, V_WIDTH);
-    int64_t depth = pairs ? head_dim / 2 : head_dim;
-
+    int64_t depth = pairs ? a->head_dim / 2 : a->head_dim;
     int64_t key_base = (t->key0 + first) * a->keys.token_stride + task->kv_head * a->keys.head_stride;
-    pack_keys(s->keys, a->keys, key_base, count, padded, depth, dtype, pairs);
-    product(s->queries, depth, s->keys, depth, s->scores, LSPAN_PREFILL_KEYS, t->padded, padded, depth, 0, pairs);
-
-    for (int64_t r = 0; r < t->rows; r++) {
-        float *scores = s->scores + r * LSPAN_PREFILL_KEYS;
-        lspan_row_keys seen = lspan_keys_of_row(a, task->first + r / t->group, t->tokens, t->keys);
-        float factor = stream_softmax(
-            scores, first, count, padded, seen, pairs ? a->scale : 1.0f, a->softcap, s->maximum + r, s->sum + r, pairs);
-        if (factor != 1.0f) scale_row(s->output + r * stride, columns, factor);
-    }
-
     int64_t value_base = (t->key0 + first) * a->values.token_stride + task->kv_head * a->values.head_stride;
-    pack_values(s->values, a->values, value_base, count, head_dim, dtype, pairs);
-    product(
-        s->scores, LSPAN_PREFILL_KEYS, s->values, LSPAN_PREFILL_KEYS, s->output, stride, t->padded, columns,
-        pairs ? (count + 1) / 2 : count, 1, pairs);
+    pack_keys(s->keys, a->keys, key_base, count, lspan_round_up(count, V_WIDTH), depth, dtype, pairs);
+    pack_values(s->values, a->values, value_base, count, a->head_dim, dtype, pairs);
+    after = lspan_min64(after, LSPAN_PREFILL_KEYS);
+    for (int64_t r = 0; r < t->padded; r += LSPAN_PREFILL_BLOCK_ROWS) {
+        int64_t rows = lspan_min64(LSPAN_PREFILL_BLOCK_ROWS, t->padded - r);
+        int64_t begin = count + after * r / t->padded, end = count + after * (r + rows) / t->padded;
+        prefetch_rows(a->keys, key_base, begin, end, a->head_dim, dtype);
+        prefetch_rows(a->values, value_base, begin, end, a->head_dim, dtype);
+        attend_block(a, task, t, s, r, rows, first, count, pairs);
+    }
+}
+
+/* The key tiles of keys begin .. end-1. */
+V_INLINE void attend_range(
+    const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, const lspan_attention_scratch *s,
+    int64_t begin, int64_t end, const lspan_dtype dtype, const int pairs)
+{
+    for (int64_t j = begin; j < end; j += LSPAN_PREFILL_KEYS) {
+        int64_t count = lspan_min64(LSPAN_PREFILL_KEYS, end - j);
+        attend_tile(a, task, t, s, j, count, end - j - count, dtype, pairs);
+    }
 }
 
 V_INLINE void attend(
@@ -214,12 +257,8 @@ V_INLINE void attend(
     memset(s.output, 0, (size_t)(t.padded * stride) * sizeof(float));
 
     lspan_row_keys seen = lspan_keys_of_rows(a, task.first, task.first + task.count - 1, t.tokens, t.keys);
-    for (int64_t j = 0; j < seen.sinks; j += LSPAN_PREFILL_KEYS) {
-        attend_tile(a, &task, &t, &s, j, lspan_min64(LSPAN_PREFILL_KEYS, seen.sinks - j), dtype, pairs);
-    }
-    for (int64_t j = seen.low; j < seen.high; j += LSPAN_PREFILL_KEYS) {
-        attend_tile(a, &task, &t, &s, j, lspan_min64(LSPAN_PREFILL_KEYS, seen.high - j), dtype, pairs);
-    }
+    attend_range(a, &task, &t, &s, 0, seen.sinks, dtype, pairs);
+    attend_range(a, &task, &t, &s, seen.low, seen.high, dtype, pairs);
 
     for (int64_t r = 0; r < t.rows; r++) {
         int64_t token = query0 + task.first + r / t.group;

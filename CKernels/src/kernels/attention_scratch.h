@@ -16,7 +16,7 @@
 typedef struct lspan_attention_scratch {
     float *queries;   /* [rows, D], scaled */
     float *output;    /* [rows, columns] */
-    float *scores;    /* [rows, keys] */
+    float *scores;    /* [rows, keys]; in prefill those of a block of rows */
     float *maximum;   /* [rows] */
     float *sum;       /* [rows] */
     float *keys;      /* prefill only: [D, keys], transposed, in panels of columns */
@@ -41,7 +41,7 @@ static inline lspan_attention_scratch lspan_cut_scratch(
     int64_t columns = lspan_round_up(head_dim, LSPAN_SCRATCH_LANES);
     s.queries = lspan_take(start, &s.bytes, padded * head_dim);
     s.output = lspan_take(start, &s.bytes, padded * columns);
-    s.scores = lspan_take(start, &s.bytes, padded * keys);
+    s.scores = lspan_take(start, &s.bytes, (prefill ? lspan_min64(padded, LSPAN_PREFILL_BLOCK_ROWS) : padded) * keys);
     s.maximum = lspan_take(start, &s.bytes, padded);
     s.sum = lspan_take(start, &s.bytes, padded);
     if (prefill) {

@@ -34,10 +34,15 @@ V_INLINE void scale_row(float *row, int64_t columns, float factor)
     for (int64_t d = 0; d < columns; d += V_WIDTH) v_store(row + d, v_mul(v_load(row + d), f));
 }
 
+/* log2(e) and its inverse: exponentials are taken as powers of two, whose argument reduction is exact. */
+#define LOG2_E 0x1.715476p+0f
+#define LN_2 0x1.62e43p-1f
+
 /* Turns a row's scores times `scale` over keys first .. first+count-1 into exponentials relative to the row's new
- * maximum and updates its running maximum and sum. `padded` is count rounded up to whole vectors; scores between the
- * two become 0. With `narrow` the exponentials are stored as bf16 in the scores' own memory, while the sum keeps the
- * unrounded ones. Returns the factor by which the row's earlier output must be multiplied. */
+ * maximum and updates its running maximum, which is log2(e) times that of the logits, and its sum. `padded` is count
+ * rounded up to whole vectors; scores between the two become 0. With `narrow` the exponentials are stored as bf16 in the
+ * scores' own memory, while the sum keeps the unrounded ones. Returns the factor by which the row's earlier output must
+ * be multiplied. */
 V_INLINE float stream_softmax(
     float *scores, int64_t first, int64_t count, int64_t padded, lspan_row_keys seen, float scale, float softcap,
     float *maximum, float *sum, const int narrow)
@@ -57,21 +62,28 @@ V_INLINE float stream_softmax(
         for (int64_t j = high; j < count; j++) scores[j] = -INFINITY;
     }
 
-    v_f32 factors = v_set1(scale), top = v_set1(*maximum);
+    v_f32 factors = v_set1(scale * LOG2_E), top = v_set1(*maximum);
+#pragma GCC unroll 4
     for (int64_t j = 0; j < padded; j += V_WIDTH) top = v_max(top, v_mul(v_load(scores + j), factors));
     float highest = v_reduce_max(top);
-    /* a row that has seen nothing keeps minus infinity as its maximum, and exp(-inf - 0) = 0 is right for it */
+    /* a row that has seen nothing keeps minus infinity as its maximum, and 2^(-inf - 0) = 0 is right for it */
     float base = highest == -INFINITY ? 0.0f : highest;
     v_f32 shift = v_set1(-base);
     v_f32 total = v_zero();
+#pragma GCC unroll 4
     for (int64_t j = 0; j < padded; j += V_WIDTH) {
-        v_f32 p = v_exp(v_fma(v_load(scores + j), factors, shift));
+        v_f32 p = v_exp2_below(v_fma(v_load(scores + j), factors, shift));
+#if V_BF16_DOT
         /* the narrow element j lies before the wide one, so going up is safe */
-        if (narrow) v_store_bf16((uint16_t *)(void *)scores + j, p);
+        if (narrow) v_narrow_bf16((uint16_t *)(void *)scores + j, p);
         else v_store(scores + j, p);
+#else
+        (void)narrow;
+        v_store(scores + j, p);
+#endif
         total = v_add(total, p);
     }
-    float factor = *maximum == base ? 1.0f : expf(*maximum - base);
+    float factor = *maximum == base ? 1.0f : exp2f(*maximum - base);
     *sum = *sum * factor + v_reduce_add(total);
     *maximum = highest;
     return factor;
@@ -86,7 +98,7 @@ V_INLINE float finish_row(float *out, const float *row, int64_t head_dim, float 
     for (; d + V_WIDTH <= head_dim; d += V_WIDTH) v_store(out + d, v_mul(v_load(row + d), f));
     int rest = (int)(head_dim - d);
     if (rest > 0) v_store_n(out + d, v_mul(v_load(row + d), f), rest);
-    return sum == 0.0f ? -INFINITY : maximum + logf(sum);
+    return sum == 0.0f ? -INFINITY : maximum * LN_2 + logf(sum);
 }
 
 #endif

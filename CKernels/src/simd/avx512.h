@@ -171,6 +171,11 @@ V_INLINE v_f32 v_dot_bf16(v_f32 sum, v_f32 a, v_f32 b)
     return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
 }
 
+V_INLINE void v_narrow_bf16(uint16_t *p, v_f32 x)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
 V_INLINE v_f32 v_zip_bf16(const uint16_t *p, const uint16_t *q, int n)
 {
     __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(v_first_n(n), p));

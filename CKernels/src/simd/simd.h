@@ -18,6 +18,7 @@
  * and where V_BF16_DOT is 1, on vectors whose lanes are taken as pairs of bf16 (low half first):
  *
  *   v_dot_bf16(s, a, b)     s + a.low * b.low + a.high * b.high in f32, lane by lane
+ *   v_narrow_bf16(p, x)     stores x as bf16, subnormals as zero, in fewer operations than v_store_bf16
  *   v_zip_bf16(p, q, n)     lane i is the pair (p[i], q[i]), or (p[i], 0) where q is NULL; only the first n lanes are read
  */
 #ifndef LSPAN_SIMD_H
@@ -64,8 +65,12 @@ V_INLINE void v_reduce_add4x4(const v_f32 x[4][4], float *out, int64_t stride)
 }
 #endif
 
-/* Asks for a cache line to be brought into L1. */
-V_INLINE void v_prefetch(const void *line)
+/* Asks for a cache line to be brought into L2, or into L1. */
+V_INLINE void v_prefetch_l2(const void *line)
+{
+    __builtin_prefetch(line, 0, 2);
+}
+V_INLINE void v_prefetch_l1(const void *line)
 {
     __builtin_prefetch(line, 0, 3);
 }

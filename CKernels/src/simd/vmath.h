@@ -23,6 +23,23 @@ V_INLINE v_f32 v_exp(v_f32 x)
     return v_scale2(p, n);
 }
 
+/* 2^x for x <= 0 and NaN, within 2 ulp; 0 from -150 down. Fewer operations than v_exp: there is no other end to guard,
+ * and the reduced argument is exact. */
+V_INLINE v_f32 v_exp2_below(v_f32 x)
+{
+    x = v_max(v_set1(-160.0f), x);
+    v_f32 n = v_round(x);
+    v_f32 f = v_sub(x, n);
+    v_f32 p = v_set1(1.535336188319500e-4f);
+    p = v_fma(p, f, v_set1(1.339887440266574e-3f));
+    p = v_fma(p, f, v_set1(9.618437357674640e-3f));
+    p = v_fma(p, f, v_set1(5.550332471162809e-2f));
+    p = v_fma(p, f, v_set1(2.402264791363012e-1f));
+    p = v_fma(p, f, v_set1(6.931472028550421e-1f));
+    p = v_fma(p, f, v_set1(1.0f));
+    return v_scale2(p, n);
+}
+
 /* tanh within 3 ulp. */
 V_INLINE v_f32 v_tanh(v_f32 x)
 {
