@@ -7,17 +7,18 @@ extension KernelContext {
   /// Reads whole cache lines of memory, each thread a slice of its own over and over.
   ///
   /// - Parameters:
-  ///   - data: aligned to 64 bytes; floats beyond the last whole cache line are left out.
+  ///   - data: floats, aligned to 64 bytes; what lies beyond the last whole cache line is left out.
   ///   - passes: how often.
   /// - Returns: the bytes read.
   @discardableResult
-  public func measureRead(_ data: Span<Float>, passes: Int) throws(LongspanError) -> Int {
-    let count = data.count / Int(LSPAN_MEASURE_LINE) * Int(LSPAN_MEASURE_LINE)
-    let bytes = try checkedProduct(try checkedProduct(count, 4, "reading"), passes, "reading")
+  public func measureRead(_ data: RawSpan, passes: Int) throws(LongspanError) -> Int {
+    let line = Int(LSPAN_MEASURE_LINE)
+    let count = data.byteCount / (4 * line) * line
+    let bytes = try checkedProduct(count * 4, passes, "reading")
     var checksum = 0.0
+    let start = data.withUnsafeBytes { $0.baseAddress?.assumingMemoryBound(to: Float.self) }
     try LongspanError.check(
-      lspan_measure_read(handle, data.baseAddress, Int64(count), Int64(passes), &checksum),
-      "reading \(count) floats")
+      lspan_measure_read(handle, start, Int64(count), Int64(passes), &checksum), "reading \(count) floats")
     return bytes
   }
 

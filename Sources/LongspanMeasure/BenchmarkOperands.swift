@@ -80,6 +80,20 @@ struct BenchmarkOperands: ~Copyable {
   /// Bytes of scratch that the calls so far took.
   var scratchBytes: Int { workspace.byteCount }
 
+  /// Bytes of the operands that ``read()`` reads.
+  var readableBytes: Int {
+    inputs.first.buffer.count + inputs.second.buffer.count + inputs.third.buffer.count
+  }
+
+  /// Reads every copy of the element operands and does nothing else.
+  ///
+  /// - Returns: the bytes read.
+  func read() throws(LongspanError) -> Int {
+    try context.measureRead(inputs.first.buffer.span.bytes, passes: 1)
+      + context.measureRead(inputs.second.buffer.span.bytes, passes: 1)
+      + context.measureRead(inputs.third.buffer.span.bytes, passes: 1)
+  }
+
   /// Makes one call with a copy of the operands.
   mutating func call(_ slot: Int) throws(LongspanError) {
     let range = output.range(slot)

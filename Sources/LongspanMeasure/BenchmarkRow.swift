@@ -19,7 +19,10 @@ public struct BenchmarkRow: Sendable, Codable, Equatable {
   public let scratchBytes: Int
   /// The ceiling that bounds the call: the one of which it reaches the largest part.
   public let ceiling: MachineCeilings.Ceiling
-  /// The fastest call's rate over the best rate that the ceiling's loop reached with as many threads.
+  /// Bytes, FLOPs or exponentials a second that the ceiling's loop reached at best with as many threads; where the call
+  /// reads keys and values, or other elements, from memory, by reading those beside the calls.
+  public let ceilingRate: Double
+  /// The fastest call's rate over the ceiling's.
   public let fractionOfCeiling: Double
 
   private enum CodingKeys: String, CodingKey {
@@ -28,6 +31,7 @@ public struct BenchmarkRow: Sendable, Codable, Equatable {
     case nsMedian = "ns_median"
     case elementsPerSecond = "elements_per_second"
     case scratchBytes = "scratch_bytes"
+    case ceilingRate = "ceiling_rate"
     case fractionOfCeiling = "fraction_of_ceiling"
   }
 
@@ -40,7 +44,7 @@ public struct BenchmarkRow: Sendable, Codable, Equatable {
 
   init(
     _ c: BenchmarkCase, _ cost: BenchmarkCost, variant: String, threads: Int, timing: Timing,
-    scratchBytes: Int, bound: (ceiling: MachineCeilings.Ceiling, fraction: Double)
+    scratchBytes: Int, bound: MachineCeilings.Bound
   ) {
     name = c.name
     self.variant = variant
@@ -55,6 +59,7 @@ public struct BenchmarkRow: Sendable, Codable, Equatable {
     elementsPerSecond = Double(cost.elements) / timing.minimum * 1e9
     self.scratchBytes = scratchBytes
     ceiling = bound.ceiling
+    ceilingRate = bound.rate
     fractionOfCeiling = bound.fraction
   }
 }

@@ -53,22 +53,34 @@ public struct BenchmarkRunner: Sendable {
     let group = max(1, min(1000, Int(20_000 / max(watch.nanoseconds - start, 1))))
     var slot = 2 % copies
     var samples: [Double] = []
+    var reads: [Double] = []
+    let isReadable = c.cache == .cold && operands.readableBytes >= 4 * lastLevelBytes
     let began = watch.nanoseconds
+    var reading = 0.0
+    var readBytes = 0
     repeat {
       let start = watch.nanoseconds
       for _ in 0..<group {
         try operands.call(slot)
         slot = slot + 1 == copies ? 0 : slot + 1
       }
-      samples.append((watch.nanoseconds - start) / Double(group))
+      let end = watch.nanoseconds
+      samples.append((end - start) / Double(group))
+      // memory differs from place to place and from moment to moment: the ceiling is that of the operands, beside the calls
+      if isReadable && reading <= (end - began) / 3 {
+        readBytes = try operands.read()
+        reads.append(watch.nanoseconds - end)
+        reading += watch.nanoseconds - end
+      }
     } while watch.nanoseconds - began < seconds * 1e9 || samples.count < 3
     guard let timing = Timing(samples) else {
       throw LongspanError(.invalidArgument, "\(c.name): nothing was timed")
     }
+    let limits = Timing(reads).map { team.replacing(dram: MachineCeilings.Rate(readBytes, in: $0)) } ?? team
     return BenchmarkRow(
       c, cost, variant: context.isa, threads: context.workerCount, timing: timing,
       scratchBytes: operands.scratchBytes,
-      bound: Self.bound(c, cost, nanoseconds: timing.minimum, team: team, topology: topology))
+      bound: Self.bound(c, cost, nanoseconds: timing.minimum, team: limits, topology: topology))
   }
 
   /// Copies of the operands to rotate over: together four times the last-level cache where they are to be cold.
@@ -97,7 +109,7 @@ public struct BenchmarkRunner: Sendable {
   static func bound(
     _ c: BenchmarkCase, _ cost: BenchmarkCost, nanoseconds: Double, team: MachineCeilings.Team,
     topology: MachineTopology
-  ) -> (ceiling: MachineCeilings.Ceiling, fraction: Double) {
+  ) -> MachineCeilings.Bound {
     team.bound(
       bytes: cost.bytes, flops: cost.flops, exponentials: cost.exponentials, nanoseconds: nanoseconds,
       level: level(of: cost.bytes, cache: c.cache, threads: team.threads, topology: topology),
@@ -128,15 +140,17 @@ extension MachineCeilings.Team {
   func bound(
     bytes: Int, flops: Int, exponentials: Int, nanoseconds: Double, level: MachineCeilings.Ceiling,
     usesBF16: Bool
-  ) -> (ceiling: MachineCeilings.Ceiling, fraction: Double) {
+  ) -> MachineCeilings.Bound {
     let candidates: [(MachineCeilings.Ceiling, Int)] = [
       (level, bytes), (usesBF16 && fmaBF16 != nil ? .fmaBF16 : .fmaF32, flops), (.exp, exponentials),
     ]
-    var bound = (ceiling: level, fraction: 0.0)
+    var bound = MachineCeilings.Bound(ceiling: level, rate: self[level]?.best ?? 0, fraction: 0)
     for (ceiling, amount) in candidates {
       guard let rate = self[ceiling]?.best, rate > 0 else { continue }
       let fraction = Double(amount) / nanoseconds * 1e9 / rate
-      if fraction > bound.fraction { bound = (ceiling, fraction) }
+      if fraction > bound.fraction {
+        bound = MachineCeilings.Bound(ceiling: ceiling, rate: rate, fraction: fraction)
+      }
     }
     return bound
   }

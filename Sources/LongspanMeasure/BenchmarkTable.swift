@@ -21,7 +21,7 @@ extension BenchmarkCase {
     }
     for type in [ElementType.f32, .bf16] {
       for (heads, tokens, window) in [
-        (large, 1024, 0), (large, 4096, 0), (large, 4096, 1024), (small, 4096, 0),
+        (large, 1024, 0), (large, 4096, 0), (large, 4096, 1024), (large, 8192, 0), (small, 4096, 0),
       ] {
         cases.append(
           BenchmarkCase(.attentionPrefill, heads.merging(["N": tokens, "window": window]) { $1 }, type))

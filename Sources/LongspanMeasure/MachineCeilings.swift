@@ -43,6 +43,11 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
       self.exp = exp
     }
 
+    /// The same with another rate from memory.
+    func replacing(dram: Rate) -> Team {
+      Team(threads: threads, dram: dram, l3: l3, l2: l2, fmaF32: fmaF32, fmaBF16: fmaBF16, exp: exp)
+    }
+
     private enum CodingKeys: String, CodingKey {
       case threads, exp
       case dram = "dram_read"
@@ -73,6 +78,14 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
     case fmaF32 = "fma_f32"
     case fmaBF16 = "fma_bf16"
     case exp
+  }
+
+  /// What bounds a call: the ceiling of which it reaches the largest part.
+  struct Bound: Sendable, Equatable {
+    let ceiling: Ceiling
+    /// The ceiling's amount a second.
+    let rate: Double
+    let fraction: Double
   }
 
   /// The ISA variant of the loops: the best that this CPU runs.
@@ -166,7 +179,7 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
   private static func readRate(
     _ buffer: borrowing AlignedBuffer<Float>, _ bytes: Int, _ context: KernelContext, _ seconds: Double
   ) throws(LongspanError) -> Rate {
-    let data = buffer.span.extracting(0..<bytes / 4)
+    let data = buffer.span.extracting(0..<bytes / 4).bytes
     // passes that take a millisecond even from a fast cache
     let passes = max(1, (256 << 20) / bytes)
     let watch = Stopwatch()

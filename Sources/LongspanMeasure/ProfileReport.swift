@@ -97,9 +97,7 @@ public struct ProfileReport: Sendable, Codable, Equatable {
       self.topology = topology
     }
 
-    func callAsFunction(
-      _ call: KernelRecording.Call
-    ) -> (ceiling: MachineCeilings.Ceiling, fraction: Double) {
+    func callAsFunction(_ call: KernelRecording.Call) -> MachineCeilings.Bound {
       let state = call.kernel.readsStoredOperands ? storedState : .warm
       return team.bound(
         bytes: call.bytes, flops: call.flops, exponentials: call.exponentials,
