@@ -31,14 +31,14 @@
 
 /* Query rows (T*G) of a prefill task, for which a tile of keys and values is packed once, and of a block of them:
  * multiples of every LSPAN_TILE_ROWS. With D = 128 the queries and outputs of 384 rows, the scores of a block and a tile
- * of 128 keys and values are 384*2*128*4 + 48*128*4 + 2*128*128*4 bytes = 536 KiB of a 1-MiB L2, and a block's queries
- * or scores (24 KiB) and one panel of keys or values (16 KiB) share the L1. */
+ * of 256 keys and values are 384*2*128*4 + 24*256*4 + 2*256*128*4 bytes = 664 KiB of a 1-MiB L2, and a block's queries
+ * (12 KiB) or scores (24 KiB) and one panel of keys (16 KiB) or values (32 KiB) share the L1. */
 #define LSPAN_PREFILL_ROWS 384
-#define LSPAN_PREFILL_BLOCK_ROWS 48
+#define LSPAN_PREFILL_BLOCK_ROWS 24
 /* Short prompts get smaller tasks, down to so many rows, until each worker has so many tasks that the end is even. */
 #define LSPAN_PREFILL_LEAST_ROWS 96
 #define LSPAN_PREFILL_TASKS_PER_WORKER 4
-#define LSPAN_PREFILL_KEYS 128
+#define LSPAN_PREFILL_KEYS 256
 
 /* Keys of a decode tile, whose scores a softmax takes at once. */
 #define LSPAN_DECODE_KEYS 128

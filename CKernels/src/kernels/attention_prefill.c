@@ -241,6 +241,12 @@ V_INLINE void attend(
     lspan_attention_scratch s = lspan_cut_scratch(scratch, t.rows, a->head_dim, LSPAN_PREFILL_KEYS, 1);
     int64_t stride = lspan_round_up(a->head_dim, LSPAN_SCRATCH_LANES);
     int64_t depth = pairs ? a->head_dim / 2 : a->head_dim;
+    lspan_row_keys seen = lspan_keys_of_rows(a, task.first, task.first + task.count - 1, t.tokens, t.keys);
+    int64_t start = seen.sinks > 0 ? 0 : seen.low, ahead = lspan_min64(seen.high - start, LSPAN_PREFILL_KEYS);
+    prefetch_rows(a->keys, (t.key0 + start) * a->keys.token_stride + task.kv_head * a->keys.head_stride, 0, ahead,
+                  a->head_dim, dtype);
+    prefetch_rows(a->values, (t.key0 + start) * a->values.token_stride + task.kv_head * a->values.head_stride, 0, ahead,
+                  a->head_dim, dtype);
     for (int64_t r = 0; r < t.rows; r++) {
         int64_t token = query0 + task.first + r / t.group, head = task.kv_head * t.group + r % t.group;
         if (pairs) {
@@ -256,7 +262,6 @@ V_INLINE void attend(
     memset(s.queries + t.rows * depth, 0, (size_t)((t.padded - t.rows) * depth) * sizeof(float));
     memset(s.output, 0, (size_t)(t.padded * stride) * sizeof(float));
 
-    lspan_row_keys seen = lspan_keys_of_rows(a, task.first, task.first + task.count - 1, t.tokens, t.keys);
     attend_range(a, &task, &t, &s, 0, seen.sinks, dtype, pairs);
     attend_range(a, &task, &t, &s, seen.low, seen.high, dtype, pairs);
 
