@@ -54,7 +54,7 @@ public struct BenchmarkRunner: Sendable {
     var slot = 2 % copies
     var samples: [Double] = []
     var reads: [Double] = []
-    let isReadable = c.cache == .cold && operands.readableBytes >= 4 * lastLevelBytes
+    let isReadable = c.cache == .cold && operands.readableBytes >= 2 * lastLevelBytes
     let began = watch.nanoseconds
     var reading = 0.0
     var readBytes = 0

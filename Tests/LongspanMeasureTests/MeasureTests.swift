@@ -191,7 +191,11 @@ struct BenchmarkSelectionTests {
       guard seen.insert(one).inserted else { continue }
       let row = try runner.run(one, on: context)
       #expect(row.nsMin > 0 && row.nsMin <= row.nsMedian, "\(row.name)")
-      #expect(row.fractionOfCeiling > 0 && row.fractionOfCeiling < 1, "\(row)")
+      // reading the operands of cold cases is measured, and other processes take cores then too
+      let isMeasured = row.ceiling == .dram && row.ceilingRate < peak.best
+      #expect(row.fractionOfCeiling > 0 && (isMeasured || row.fractionOfCeiling < 1), "\(row)")
+      let isRead = one.cache == .cold && one.kernel.isAttention
+      #expect(!isRead || isMeasured, "\(row)")
       #expect(row.threads == 2 && row.cache == one.cache)
     }
     #expect(seen.count > 30)
