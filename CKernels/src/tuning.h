@@ -2,7 +2,7 @@
  *
  *   LSPAN_TILE_ROWS x LSPAN_TILE_VECTORS   accumulators of the product micro-kernel (attention prefill)
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
- *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   accumulators of decode's sum of values
+ *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   vectors of queries, or of the output, that decode keeps in registers
  */
 #ifndef LSPAN_TUNING_H
 #define LSPAN_TUNING_H
@@ -11,14 +11,14 @@
 /* 32 registers: 24 accumulators, 2 operands, 1 broadcast; 14 loads for 24 FMAs keeps the FMA pipes the limit */
 #define LSPAN_TILE_ROWS 12
 #define LSPAN_TILE_VECTORS 2
-/* 16 accumulators, 8 queries, 2 operands */
+/* 16 accumulators of values, or as many vectors of queries beside 4 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 4
 #define LSPAN_DECODE_COLUMNS 4
 #elif defined(LSPAN_VARIANT_avx2)
 /* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
 #define LSPAN_TILE_ROWS 6
 #define LSPAN_TILE_VECTORS 2
-/* 8 accumulators, 4 queries, 2 operands */
+/* 8 accumulators of values, or as many vectors of queries beside 2 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
 #else

@@ -18,11 +18,6 @@
 /* Most keys of a block. */
 #define BLOCK 64
 
-V_INLINE int64_t element_bytes(const lspan_dtype dtype)
-{
-    return dtype == lspan_dtype_f32 ? 4 : 2;
-}
-
 /* What to prefetch while a block is in use: rows of the next one. */
 typedef struct next_block {
     const char *data;

@@ -140,17 +140,6 @@ V_INLINE void pack_values(
     }
 }
 
-/* Asks for rows first .. end-1 of keys or values from `base` on, while the tile before them is in use. */
-V_INLINE void prefetch_rows(
-    lspan_heads view, int64_t base, int64_t first, int64_t end, int64_t head_dim, const lspan_dtype dtype)
-{
-    int64_t element = dtype == lspan_dtype_f32 ? 4 : 2;
-    const char *row = (const char *)view.data + (base + first * view.token_stride) * element;
-    for (; first < end; first++, row += view.token_stride * element) {
-        for (int64_t byte = 0; byte < head_dim * element; byte += 64) v_prefetch_l2(row + byte);
-    }
-}
-
 typedef struct tile_rows {
     int64_t group;   /* G */
     int64_t rows;    /* count * G */
@@ -159,6 +148,28 @@ typedef struct tile_rows {
     int64_t keys;    /* S of the sequence */
     int64_t key0;    /* the sequence's first row in K and V */
 } tile_rows;
+
+/* Asks for `rows` rows from an element on. */
+V_INLINE void prefetch_rows(lspan_heads view, int64_t base, int64_t rows, int64_t head_dim, const lspan_dtype dtype)
+{
+    int64_t element = element_bytes(dtype);
+    const char *row = (const char *)view.data + base * element;
+    for (; rows > 0; rows--, row += view.token_stride * element) {
+        for (int64_t byte = 0; byte < head_dim * element; byte += 64) v_prefetch_l2(row + byte);
+    }
+}
+
+/* Asks for keys first .. end-1 of the sequence and their values, ahead of their use. */
+V_INLINE void prefetch_keys(
+    const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, int64_t first, int64_t end,
+    const lspan_dtype dtype)
+{
+    int64_t token = t->key0 + first, head = task->kv_head;
+    prefetch_rows(
+        a->keys, token * a->keys.token_stride + head * a->keys.head_stride, end - first, a->head_dim, dtype);
+    prefetch_rows(
+        a->values, token * a->values.token_stride + head * a->values.head_stride, end - first, a->head_dim, dtype);
+}
 
 /* Rows r .. r+rows-1, of which those from t->rows on only pad the last product tile, against the packed keys first ..
  * first+count-1. */
@@ -205,12 +216,11 @@ V_INLINE void attend_tile(
     int64_t value_base = (t->key0 + first) * a->values.token_stride + task->kv_head * a->values.head_stride;
     pack_keys(s->keys, a->keys, key_base, count, lspan_round_up(count, V_WIDTH), depth, dtype, pairs);
     pack_values(s->values, a->values, value_base, count, a->head_dim, dtype, pairs);
+    int64_t next = first + count;
     after = lspan_min64(after, LSPAN_PREFILL_KEYS);
     for (int64_t r = 0; r < t->padded; r += LSPAN_PREFILL_BLOCK_ROWS) {
         int64_t rows = lspan_min64(LSPAN_PREFILL_BLOCK_ROWS, t->padded - r);
-        int64_t begin = count + after * r / t->padded, end = count + after * (r + rows) / t->padded;
-        prefetch_rows(a->keys, key_base, begin, end, a->head_dim, dtype);
-        prefetch_rows(a->values, value_base, begin, end, a->head_dim, dtype);
+        prefetch_keys(a, task, t, next + after * r / t->padded, next + after * (r + rows) / t->padded, dtype);
         attend_block(a, task, t, s, r, rows, first, count, pairs);
     }
 }
@@ -242,11 +252,8 @@ V_INLINE void attend(
     int64_t stride = lspan_round_up(a->head_dim, LSPAN_SCRATCH_LANES);
     int64_t depth = pairs ? a->head_dim / 2 : a->head_dim;
     lspan_row_keys seen = lspan_keys_of_rows(a, task.first, task.first + task.count - 1, t.tokens, t.keys);
-    int64_t start = seen.sinks > 0 ? 0 : seen.low, ahead = lspan_min64(seen.high - start, LSPAN_PREFILL_KEYS);
-    prefetch_rows(a->keys, (t.key0 + start) * a->keys.token_stride + task.kv_head * a->keys.head_stride, 0, ahead,
-                  a->head_dim, dtype);
-    prefetch_rows(a->values, (t.key0 + start) * a->values.token_stride + task.kv_head * a->values.head_stride, 0, ahead,
-                  a->head_dim, dtype);
+    int64_t start = seen.sinks > 0 ? 0 : seen.low;
+    prefetch_keys(a, &task, &t, start, lspan_min64(seen.high, start + LSPAN_PREFILL_KEYS), dtype);
     for (int64_t r = 0; r < t.rows; r++) {
         int64_t token = query0 + task.first + r / t.group, head = task.kv_head * t.group + r % t.group;
         if (pairs) {

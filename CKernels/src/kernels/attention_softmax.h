@@ -6,6 +6,12 @@
 #include "attention_mask.h"
 #include "attention_scratch.h"
 
+/* lspan_dtype_size where the compiler knows the dtype. */
+V_INLINE int64_t element_bytes(const lspan_dtype dtype)
+{
+    return dtype == lspan_dtype_f32 ? 4 : 2;
+}
+
 /* Loads a row of queries [D] as f32 times scale. */
 V_INLINE void load_query(float *out, lspan_heads queries, int64_t token, int64_t head, int64_t head_dim, float scale)
 {
