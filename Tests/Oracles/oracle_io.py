@@ -25,18 +25,19 @@ def write_array(path: Path, array: np.ndarray, dtype: str) -> dict[str, object]:
 
 
 class Blob:
-    """Collects float32 arrays into one file; offsets and counts are in floats."""
+    """Collects arrays of one type ("f4", "u2") into one file; offsets and counts are in elements."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str = "f4") -> None:
+        self.dtype = dtype
         self.parts: list[np.ndarray] = []
         self.size = 0
 
     def add(self, array: object) -> dict[str, object]:
-        values = np.asarray(array, dtype=np.float32)
+        values = np.asarray(array, dtype=self.dtype)
         entry = {"offset": self.size, "count": int(values.size), "shape": list(values.shape)}
         self.parts.append(values.reshape(-1))
         self.size += int(values.size)
         return entry
 
     def write(self, path: Path) -> dict[str, object]:
-        return write_array(path, np.concatenate(self.parts), "f4")
+        return write_array(path, np.concatenate(self.parts), self.dtype)
