@@ -52,6 +52,12 @@ release=$(swift build -c release --show-bin-path)/longspan
 "$release" generate --model Tests/Fixtures/tiny/untied.gguf --prompt "Hello" -n 8 --json >>$build.log
 "$release" perplexity --model Tests/Fixtures/tiny/tied.gguf --text Benchmarks/Data/persuasion.txt --tokens 600 \
   --context 256 --json >>$build.log
+"$release" generate --model Tests/Fixtures/tiny/untied.gguf --prompt "Hello" -n 64 --ignore-end \
+  --kv lagkv:sink=2,lag=8,ratio=0.5,positions=renumbered --json >>$build.log
+"$release" compare --model Tests/Fixtures/tiny/tied.gguf --text Benchmarks/Data/persuasion.txt --tokens 300 \
+  --context 150 --generate 4 --kv dense --kv lagkv:sink=4,lag=16,ratio=0.25 >>$build.log
+"$release" eval passkey --model Tests/Fixtures/tiny/tied.gguf --lengths 1500 --depths 2 --kv dense \
+  --kv lagkv:sink=4,lag=16,ratio=0.25 >>$build.log
 "$release" profile --model Tests/Fixtures/tiny/tied.gguf --text Benchmarks/Data/persuasion.txt --tokens 100 \
   --generate 4 --seconds 0 --trace $build.trace.json >>$build.log
 tail -40 $build.log

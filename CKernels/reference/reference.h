@@ -25,9 +25,18 @@ double lspan_reference_round(double x, lspan_dtype dtype);
 
 /* ---- Kernels ---------------------------------------------------------------------------------------- */
 
+/* Keys chosen beside the attention's own mask: how often query token `row` of a sequence counts the key in a slot. */
+typedef struct lspan_reference_keys {
+    int64_t (*times)(const void *user, int64_t sequence, int64_t row, int64_t kv_head, int64_t slot);
+    const void *user;
+} lspan_reference_keys;
+
 #define LSPAN_REFERENCE_DECLARE(REAL, NAME)                                                                       \
     /* output [sum T, Hq, D], log_sum_exp [sum T, Hq] */                                                          \
     void NAME(attention)(const lspan_attention *attention, REAL *output, REAL *log_sum_exp);                      \
+    /* the same over chosen keys, all if `chosen` is NULL */                                                      \
+    void NAME(attention_over)(                                                                                    \
+        const lspan_attention *attention, const lspan_reference_keys *chosen, REAL *output, REAL *log_sum_exp);   \
     void NAME(attention_merge)(                                                                                   \
         int64_t parts, int64_t rows, int64_t head_dim, const float *outputs, const float *log_sum_exps,           \
         REAL *output, REAL *log_sum_exp);                                                                         \
@@ -42,6 +51,10 @@ double lspan_reference_round(double x, lspan_dtype dtype);
     void NAME(rope)(                                                                                              \
         lspan_rope_layout layout, int64_t tokens, int64_t heads, int64_t head_dim, int64_t pairs,                 \
         const float *cosine, const float *sine, lspan_heads input, REAL *output);                                 \
+    /* scores [heads, P * W] */                                                                                   \
+    void NAME(lag_scores)(const lspan_lag_scores *call, REAL *scores);                                            \
+    /* output [tokens, heads, D]: what the keys hold afterwards */                                                \
+    void NAME(rope_shift)(const lspan_rope_shifting *shifting, REAL *output);                                     \
     void NAME(gated_activation)(                                                                                  \
         lspan_activation activation, int64_t rows, int64_t columns, lspan_matrix gate, lspan_matrix up,           \
         REAL *output);                                                                                            \
@@ -60,5 +73,10 @@ LSPAN_REFERENCE_DECLARE(float, LSPAN_REFERENCE_F32)
 #undef LSPAN_REFERENCE_F64
 #undef LSPAN_REFERENCE_F32
 #undef LSPAN_REFERENCE_DECLARE
+
+/* These move and compare without rounding, so there is one of each. The first writes the lists and indptr of the
+ * selection; the second moves what the compaction moves. */
+void lspan_reference_select(const lspan_selection *selection);
+void lspan_reference_compact(const lspan_compaction *compaction);
 
 #endif

@@ -22,6 +22,13 @@ static const char *const kernel_names[LSPAN_PROFILE_KERNELS] = {
     [lspan_profile_kernel_embedding] = "embedding",
     [lspan_profile_kernel_linear] = "linear",
     [lspan_profile_kernel_dequantize] = "dequantize",
+    [lspan_profile_kernel_lag_scores] = "lag_scores",
+    [lspan_profile_kernel_select] = "select",
+    [lspan_profile_kernel_compact] = "compact",
+    [lspan_profile_kernel_rope_shift] = "rope_shift",
+    [lspan_profile_kernel_sparse_prefill] = "sparse_prefill",
+    [lspan_profile_kernel_sparse_decode] = "sparse_decode",
+    [lspan_profile_kernel_lag_prefill] = "lag_prefill",
 };
 
 size_t lspan_profile_kernel_count(void)

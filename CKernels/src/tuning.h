@@ -50,6 +50,19 @@
 /* The shortest key range worth a partial state and its merge. */
 #define LSPAN_DECODE_MIN_SPLIT 512
 
+/* Bytes that scoring a window, and moving rows, ask for ahead of what they work on, into L1: half to a quarter of one. */
+#define LSPAN_LAG_AHEAD_BYTES 8192
+#define LSPAN_MOVE_AHEAD_BYTES 4096
+/* Tasks a worker gets in scoring, and the shortest run of windows worth a task: a run of n reads n + 1. */
+#define LSPAN_LAG_TASKS_PER_WORKER 4
+#define LSPAN_LAG_LEAST_WINDOWS 4
+
+/* Scores from which a selection takes 11 bits a pass instead of 8: clearing and searching the larger histogram costs
+ * about as much as two more passes over so many. */
+#define LSPAN_SELECT_WIDE 2048
+/* Scores below which a selection runs on the caller alone: at 2 to 3 ns each, several forks and joins. */
+#define LSPAN_SELECT_SERIAL 4096
+
 /* Elements below which an elementwise call runs on the caller alone: a fork and join costs about 2 to 5
  * microseconds, the time of some 16,000 elements. */
 #define LSPAN_SERIAL_ELEMENTS 16384

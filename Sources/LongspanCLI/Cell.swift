@@ -21,6 +21,20 @@ enum Cell {
     String(repeating: " ", count: max(0, width - text.count)) + text
   }
 
+  /// Prints rows in columns as wide as their longest cells: the first to the left, numbers after it to the right.
+  static func table(_ rows: [[String]]) {
+    let columns = rows.map(\.count).max() ?? 0
+    let widths = (0..<columns).map { column in
+      rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0
+    }
+    for row in rows {
+      line(
+        zip(row, widths).enumerated().map { index, cell in
+          index == 0 ? left(cell.0, cell.1) : right(cell.0, cell.1)
+        })
+    }
+  }
+
   /// Prints a row, which appears at once also in a pipe.
   static func line(_ cells: [String]) {
     print(cells.joined(separator: "  "))

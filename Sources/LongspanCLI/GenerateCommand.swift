@@ -60,6 +60,7 @@ struct GenerateCommand: ParsableCommand {
   }
 
   func run() throws {
+    let policy = try cache.policy()
     let text = try promptText()
     let model = try model.load()
     let tokens = try promptTokens(text, model)
@@ -76,8 +77,8 @@ struct GenerateCommand: ParsableCommand {
     var generator = try Generator(
       model,
       sampling: SamplingOptions(temperature: temperature, topK: topK, topP: topP, minP: minP), seed: seed,
-      cacheType: cache.cacheType, capacity: needed, ignoringEnd: ignoreEnd)
-    try generator.reserve(context ?? needed)
+      policy: policy, cacheType: cache.cacheType, capacity: needed, ignoringEnd: ignoreEnd)
+    try generator.requireMemory(forReading: context ?? needed)
 
     let clock = ContinuousClock()
     let started = clock.now
@@ -140,7 +141,10 @@ private struct GenerationReport: Encodable {
   let generationSeconds: Double
   let promptTokensPerSecond: Double
   let generationTokensPerSecond: Double
+  let kv: String
   let cacheBytes: Int
+  let cacheTokens: Int
+  let cacheSlots: Int
   let peakMemoryBytes: Int?
   let threads: Int
   let isa: String
@@ -157,7 +161,10 @@ private struct GenerationReport: Encodable {
     self.generationSeconds = generationSeconds
     promptTokensPerSecond = Double(promptTokens) / max(promptSeconds, 1e-9)
     generationTokensPerSecond = Double(generatedTokens) / max(generationSeconds, 1e-9)
+    kv = generator.cache.policy.description
     cacheBytes = generator.cache.byteCount
+    cacheTokens = generator.cache.count
+    cacheSlots = generator.cache.mostSlots
     peakMemoryBytes = SystemMemory.peakResidentBytes
     threads = generator.model.context.workerCount
     isa = generator.model.context.isa
@@ -166,6 +173,7 @@ private struct GenerationReport: Encodable {
   var summary: String {
     "prompt \(promptTokens) tokens at \(decimal(promptTokensPerSecond, 1))/s, generated \(generatedTokens) at "
       + "\(decimal(generationTokensPerSecond, 1))/s, cache \(SystemMemory.describe(cacheBytes))"
+      + (cacheSlots < cacheTokens ? " (\(cacheSlots) slots of \(cacheTokens) tokens)" : "")
       + (peakMemoryBytes.map { ", peak memory \(SystemMemory.describe($0))" } ?? "")
       + " (\(threads) threads, \(isa))"
   }

@@ -134,7 +134,7 @@ private struct ModelReport: Encodable {
     fileBytes = model.fileByteCount
     weightBytes = model.weightByteCount
     self.context = context ?? shape.trainedContext
-    cacheBytesPerToken = try model.makeCache(capacity: 1).bytesPerToken
+    cacheBytesPerToken = try model.makeCache(capacity: 1).shape.bytesPerToken
     let (bytes, overflow) = cacheBytesPerToken.multipliedReportingOverflow(by: self.context)
     guard self.context > 0, !overflow else {
       throw LongspanError(.invalidArgument, "context: \(self.context) tokens are out of range")

@@ -9,7 +9,8 @@ import LongspanKernels
     abstract: "Runs language models over long texts on CPUs.",
     version: KernelContext.libraryVersion,
     subcommands: [
-      InfoCommand.self, GenerateCommand.self, PerplexityCommand.self, BenchCommand.self, ProfileCommand.self,
+      InfoCommand.self, GenerateCommand.self, PerplexityCommand.self, CompareCommand.self, EvalCommand.self,
+      BenchCommand.self, ProfileCommand.self,
     ])
 
   static func main() {

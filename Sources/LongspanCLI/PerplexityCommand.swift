@@ -15,17 +15,13 @@ struct PerplexityCommand: ParsableCommand {
   @OptionGroup var model: ModelOptions
   @OptionGroup var cache: CacheOptions
 
-  @Option(name: [.customLong("text")], help: "A UTF-8 text file.")
-  var text: String
-
-  @Option(help: "Tokens of the text to leave out at its beginning.")
-  var skip = 0
-
-  @Option(help: "Tokens to use after those; by default all.")
-  var tokens: Int?
+  @OptionGroup var text: TextOptions
 
   @Option(name: .shortAndLong, help: "Tokens of a window.")
   var context = 2048
+
+  @Option(help: "Parts of a window whose perplexity is told apart.")
+  var buckets = 16
 
   @Option(help: "Write the perplexity by position in the window as an SVG plot.")
   var plot: String?
@@ -33,36 +29,24 @@ struct PerplexityCommand: ParsableCommand {
   @Flag(help: "Print JSON.")
   var json = false
 
-  func validate() throws {
-    guard skip >= 0 else { throw ValidationError("--skip \(skip) is below 0") }
-    guard tokens.map({ $0 >= 2 }) ?? true else { throw ValidationError("--tokens must be at least 2") }
-  }
-
   func run() throws {
-    let text = try TextFile.read(text)
+    let policy = try cache.policy()
+    let source = try text.read()
     let model = try model.load()
-    let all = model.tokenizer.encode(text, parsingSpecialTokens: false)
-    guard skip < all.count - 1 else {
-      throw LongspanError(
-        .invalidText, "\(self.text): has \(all.count) tokens, too few to predict one after skipping \(skip)")
-    }
-    let count = tokens ?? all.count - skip
-    guard count <= all.count - skip else {
-      throw LongspanError(
-        .invalidText,
-        "\(self.text): has \(all.count - skip) tokens after the first \(skip), fewer than \(count)")
-    }
+    let tokens = try text.tokens(of: source, model)
     let clock = ContinuousClock()
     let started = clock.now
     let bar = ProgressBar(unit: "tokens")
     defer { bar.clear() }
     let evaluation = PerplexityEvaluation(
-      contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType)
-    let result = try evaluation.run(model, tokens: Array(all[skip..<skip + count]), progress: bar.update)
+      contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType, policy: policy, buckets: buckets
+    )
+    let result = try evaluation.run(model, tokens: tokens, progress: bar.update)
     bar.clear()
-    let report = Report(result, self, model, seconds: seconds(clock.now - started), tokens: count)
+    let report = Report(result, self, model, seconds: seconds(clock.now - started), tokens: tokens.count)
     if let plot {
-      try PerplexityPlot(curve: result.curve, title: "\(model.name), context \(context)").write(to: plot)
+      try PerplexityPlot(curve: result.curve, title: "\(model.name), context \(context), \(policy)").write(
+        to: plot)
     }
     if json {
       try printJSON(report)
@@ -81,7 +65,9 @@ struct PerplexityCommand: ParsableCommand {
     let scoredTokens: Int
     let tokensPerSecond: Double
     let seconds: Double
+    let kv: String
     let cacheBytes: Int
+    let cacheSlots: Int
     let peakMemoryBytes: Int?
     let threads: Int
     let isa: String
@@ -101,12 +87,14 @@ struct PerplexityCommand: ParsableCommand {
       meanNll = result.meanNLL
       meanEntropy = result.meanEntropy
       context = command.context
-      skip = command.skip
+      skip = command.text.skip
       self.tokens = tokens
       scoredTokens = result.scoredTokens
       self.seconds = seconds
       tokensPerSecond = Double(tokens) / max(seconds, 1e-9)
+      kv = command.cache.kv
       cacheBytes = result.cacheBytes
+      cacheSlots = result.cacheSlots
       peakMemoryBytes = SystemMemory.peakResidentBytes
       threads = model.context.workerCount
       isa = model.context.isa
@@ -118,7 +106,8 @@ struct PerplexityCommand: ParsableCommand {
         ("perplexity", decimal(perplexity, 3)),
         ("mean loss", "\(decimal(meanNll, 4)) nats over \(scoredTokens) tokens"),
         ("mean entropy", "\(decimal(meanEntropy, 4)) nats"),
-        ("context", "\(context) tokens, cache \(SystemMemory.describe(cacheBytes))"),
+        ("context", "\(context) tokens"),
+        ("cache", "\(kv): \(SystemMemory.describe(cacheBytes)) in \(cacheSlots) slots"),
         (
           "speed",
           "\(decimal(tokensPerSecond, 1)) tokens/s, \(decimal(seconds, 1)) s (\(threads) threads, \(isa))"

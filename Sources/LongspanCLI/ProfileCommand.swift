@@ -57,7 +57,8 @@ struct ProfileCommand: ParsableCommand {
     let bar = ProgressBar(unit: "tokens")
     defer { bar.clear() }
     let run = try ProfiledRun(
-      of: model, prompt: tokens, generating: generate, chunk: cache.chunk, cacheType: cache.cacheType,
+      of: model, prompt: tokens, generating: generate, chunk: cache.chunk, policy: cache.policy(),
+      cacheType: cache.cacheType,
       progress: bar.update)
     bar.clear()
     let layers = model.configuration.layers
@@ -79,7 +80,7 @@ struct ProfileCommand: ParsableCommand {
   }
 
   private func runDescription(_ model: LlamaModel) -> String {
-    "\(model.context.workerCount) threads, \(model.context.isa), \(cache.cacheType.rawValue) cache, "
+    "\(model.context.workerCount) threads, \(model.context.isa), \(cache.cacheType.rawValue) cache (\(cache.kv)), "
       + "prompt in chunks of \(cache.chunk)"
   }
 
@@ -128,11 +129,12 @@ private struct ProfileSummary: Encodable {
   let isa: String
   let chunk: Int
   let cacheType: String
+  let kv: String
   let phases: [ProfileReport.Phase]
   let lostCalls: Int
 
   private enum CodingKeys: String, CodingKey {
-    case machine, ceilings, loadAverageEnd, model, threads, isa, chunk, cacheType, phases, lostCalls
+    case machine, ceilings, loadAverageEnd, model, threads, isa, chunk, cacheType, kv, phases, lostCalls
   }
 
   init(
@@ -146,6 +148,7 @@ private struct ProfileSummary: Encodable {
     isa = model.context.isa
     chunk = command.cache.chunk
     cacheType = command.cache.cacheType.rawValue
+    kv = command.cache.kv
     phases = report.phases
     lostCalls = report.lostCalls
   }

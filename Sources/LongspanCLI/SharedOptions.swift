@@ -51,11 +51,76 @@ struct KernelOptions: ParsableArguments {
 
 /// How the cache is made and filled.
 struct CacheOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("What the cache keeps: \(KVPolicyOption.help).", valueName: "policy"))
+  var kv = "dense"
+
   @Option(help: "How keys and values are stored: f32, f16 or bf16.")
   var cacheType = ElementType.f32
 
   @Option(help: "Tokens of the prompt read at once.")
   var chunk = 512
+
+  func policy() throws(LongspanError) -> any KVCachePolicy { try KVPolicyOption.policy(kv) }
+}
+
+/// Several cache policies on one command line, and how their caches are made and filled.
+struct PolicyListOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "What the cache keeps, once for each policy to try: \(KVPolicyOption.help). By default dense.",
+      valueName: "policy"))
+  var kv: [String] = []
+
+  @Option(help: "How keys and values are stored: f32, f16 or bf16.")
+  var cacheType = ElementType.f32
+
+  @Option(help: "Tokens read at once.")
+  var chunk = 512
+
+  func validate() throws {
+    guard chunk > 0 else { throw ValidationError("--chunk \(chunk) is below 1") }
+  }
+
+  func policies() throws(LongspanError) -> [any KVCachePolicy] {
+    guard !kv.isEmpty else { return [DensePolicy()] }
+    var policies: [any KVCachePolicy] = []
+    for text in kv { policies.append(try KVPolicyOption.policy(text)) }
+    return policies
+  }
+}
+
+/// A text and which of its tokens are used.
+struct TextOptions: ParsableArguments {
+  @Option(name: [.customLong("text")], help: "A UTF-8 text file.")
+  var path: String
+
+  @Option(help: "Tokens of the text to leave out at its beginning.")
+  var skip = 0
+
+  @Option(help: "Tokens to use after those; by default all.")
+  var tokens: Int?
+
+  func validate() throws {
+    guard skip >= 0 else { throw ValidationError("--skip \(skip) is below 0") }
+    guard tokens.map({ $0 >= 2 }) ?? true else { throw ValidationError("--tokens must be at least 2") }
+  }
+
+  func read() throws(LongspanError) -> String { try TextFile.read(path) }
+
+  /// The tokens of the text that was read, at least two.
+  func tokens(of text: String, _ model: LlamaModel) throws(LongspanError) -> [Int32] {
+    let all = model.tokenizer.encode(text, parsingSpecialTokens: false)
+    guard skip < all.count - 1 else {
+      throw LongspanError(
+        .invalidText, "\(path): has \(all.count) tokens, too few to predict one after skipping \(skip)")
+    }
+    let count = tokens ?? all.count - skip
+    guard count <= all.count - skip else {
+      throw LongspanError(
+        .invalidText, "\(path): has \(all.count - skip) tokens after the first \(skip), fewer than \(count)")
+    }
+    return Array(all[skip..<skip + count])
+  }
 }
 
 /// Prints a value as JSON with keys in a fixed order.

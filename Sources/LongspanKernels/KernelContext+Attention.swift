@@ -20,17 +20,23 @@ public struct AttentionMask: Sendable, Equatable {
 }
 
 /// The parameters of an attention call that are not tensors.
-public struct AttentionOptions: Sendable, Equatable {
+public struct AttentionOptions: Sendable {
   /// Factor of the dot products; `nil` takes 1 / sqrt(D).
   public var scale: Float?
   /// Logit soft-cap; `nil` for none (Gemma 2, section 2).
   public var softcap: Float?
   public var mask: AttentionMask
+  /// For keys that are not rotated yet; `nil` for those that are, or need not be.
+  public var keyRotation: KeyRotation?
 
-  public init(scale: Float? = nil, softcap: Float? = nil, mask: AttentionMask = .causal) {
+  public init(
+    scale: Float? = nil, softcap: Float? = nil, mask: AttentionMask = .causal,
+    keyRotation: KeyRotation? = nil
+  ) {
     self.scale = scale
     self.softcap = softcap
     self.mask = mask
+    self.keyRotation = keyRotation
   }
 }
 
@@ -38,10 +44,73 @@ public struct AttentionOptions: Sendable, Equatable {
 public struct RaggedBatch: Sendable, Equatable {
   public let queryOffsets: [Int64]
   public let keyOffsets: [Int64]
+  /// Keys that each head of a sequence has, `[B, Hk]`; empty where every head has all of its sequence's.
+  public let keyLengths: [Int64]
 
-  public init(queryOffsets: [Int64], keyOffsets: [Int64]) {
+  public init(queryOffsets: [Int64], keyOffsets: [Int64], keyLengths: [Int64] = []) {
     self.queryOffsets = queryOffsets
     self.keyOffsets = keyOffsets
+    self.keyLengths = keyLengths
+  }
+
+  /// One sequence.
+  init(_ queries: TensorLayout, _ keys: TensorLayout) {
+    self.init(queryOffsets: [0, Int64(queries.tokens)], keyOffsets: [0, Int64(keys.tokens)])
+  }
+
+  /// Tiles of `queryTokens` query tokens in all sequences, or sequences.
+  static func tiles(_ batch: RaggedBatch, _ queryTokens: Int?) throws(LongspanError) -> Int {
+    guard let queryTokens else { return batch.queryOffsets.count - 1 }
+    guard queryTokens > 0 else {
+      throw LongspanError(.badShape, "query tokens of a list: \(queryTokens) is below 1")
+    }
+    var tiles = 0
+    for (first, end) in zip(batch.queryOffsets, batch.queryOffsets.dropFirst()) where end > first {
+      tiles += (Int(end - first) - 1) / queryTokens + 1
+    }
+    return tiles
+  }
+}
+
+/// Turns cached keys that are not rotated as attention reads them. C: `lspan_key_rotation`.
+public final class KeyRotation: Sendable {
+  let layout: RotaryLayout
+  let pairs: Int
+  let rows: Int
+  let cosine: [Float]
+  let sine: [Float]
+  let positions: [Int32]
+
+  /// Angles of positions 0 ..< `positions`.
+  ///
+  /// - Parameters:
+  ///   - rows: positions of the table.
+  ///   - slots: the position of the key in each slot, for packed sequences one after another; empty where a key's slot
+  ///     is its position.
+  public init(
+    rows: Int, inverseFrequencies: [Float], layout: RotaryLayout, slots: [Int32] = []
+  ) throws(LongspanError) {
+    let table = try RotaryTable(
+      positions: (0..<max(0, Int64(rows))).map { $0 }, inverseFrequencies: inverseFrequencies)
+    self.layout = layout
+    pairs = table.pairs
+    self.rows = table.tokens
+    cosine = table.cosine
+    sine = table.sine
+    positions = slots
+  }
+
+  /// For one call: the addresses are those of this object's arrays.
+  var code: lspan_key_rotation {
+    let cosine = cosine
+    let sine = sine
+    let positions = positions
+    let cosines = cosine.span
+    let sines = sine.span
+    let places = positions.span
+    return lspan_key_rotation(
+      layout: layout.code, pairs: Int64(pairs), rows: Int64(rows), cosine: cosines.baseAddress,
+      sine: sines.baseAddress, positions: places.baseAddress)
   }
 }
 
@@ -97,6 +166,52 @@ extension KernelContext {
     _ values: borrowing TensorView, _ batch: RaggedBatch?, _ options: AttentionOptions,
     _ workspace: inout Workspace, _ output: inout MutableSpan<Float>, logSumExp: UnsafeMutablePointer<Float>?
   ) throws(LongspanError) {
+    let batch = batch ?? RaggedBatch(queries.layout, keys.layout)
+    // the arrays must outlive the addresses taken of their spans
+    defer { withExtendedLifetime((batch, options.keyRotation)) {} }
+    var call = try attention(queries, keys, values, batch, options, &output, logSumExp: logSumExp)
+    if let rotation = options.keyRotation {
+      if !rotation.positions.isEmpty {
+        try requireCount(keys.layout.tokens, in: rotation.positions.count, "positions of keys")
+      }
+      let status = withUnsafePointer(to: rotation.code) { rotation in
+        call.key_rotation = rotation
+        return run(method, &call, &workspace)
+      }
+      try status.get()
+    } else {
+      try run(method, &call, &workspace).get()
+    }
+  }
+
+  private func run(
+    _ method: AttentionMethod, _ call: inout lspan_attention, _ workspace: inout Workspace
+  ) -> Result<Void, LongspanError> {
+    var bytes = 0
+    let what = "attention of \(call.query_heads) heads of \(call.head_dim)"
+    do throws(LongspanError) {
+      switch method {
+      case .prefill:
+        try LongspanError.check(lspan_attention_prefill_workspace_size(handle, &call, &bytes), what)
+        let scratch = try workspace.reserve(bytes)
+        try LongspanError.check(lspan_attention_prefill(handle, &call, scratch, bytes), what)
+      case .decode:
+        try LongspanError.check(lspan_attention_decode_workspace_size(handle, &call, &bytes), what)
+        let scratch = try workspace.reserve(bytes)
+        try LongspanError.check(lspan_attention_decode(handle, &call, scratch, bytes), what)
+      }
+      return .success(())
+    } catch {
+      return .failure(error)
+    }
+  }
+
+  /// The C call, which points into `batch` and the views: all must outlive it.
+  func attention(
+    _ queries: borrowing TensorView, _ keys: borrowing TensorView, _ values: borrowing TensorView,
+    _ batch: RaggedBatch, _ options: AttentionOptions, _ output: inout MutableSpan<Float>,
+    logSumExp: UnsafeMutablePointer<Float>?
+  ) throws(LongspanError) -> lspan_attention {
     let q = queries.layout
     let k = keys.layout
     guard values.layout.tokens == k.tokens, values.layout.heads == k.heads else {
@@ -109,7 +224,6 @@ extension KernelContext {
       throw LongspanError(
         .badShape, "head dimensions \(q.columns), \(k.columns) and \(values.layout.columns) differ")
     }
-    let batch = batch ?? RaggedBatch(queryOffsets: [0, Int64(q.tokens)], keyOffsets: [0, Int64(k.tokens)])
     guard batch.queryOffsets.count == batch.keyOffsets.count, !batch.queryOffsets.isEmpty,
       batch.queryOffsets.last == Int64(q.tokens), batch.keyOffsets.last == Int64(k.tokens)
     else {
@@ -117,35 +231,27 @@ extension KernelContext {
         .badIndex,
         "batch: offsets must be of one length and end at \(q.tokens) query tokens and \(k.tokens) keys")
     }
-    // the arrays must outlive the addresses taken of their spans
-    defer { withExtendedLifetime(batch) {} }
+    guard batch.keyLengths.isEmpty || batch.keyLengths.count == (batch.keyOffsets.count - 1) * k.heads else {
+      throw LongspanError(
+        .badShape, "batch: \(batch.keyLengths.count) key lengths are not one for each sequence and head")
+    }
+    if let window = options.mask.window, window < 1 {
+      throw LongspanError(.badValue, "window: \(window) is below 1; leave it out for no window")
+    }
     let row = try checkedProduct(q.heads, q.columns, "output")
     try requireCount(try checkedProduct(q.tokens, row, "output"), in: output.count, "output")
     let queryOffsets = batch.queryOffsets.span
     let keyOffsets = batch.keyOffsets.span
-    var call = lspan_attention(
+    let keyLengths = batch.keyLengths.span
+    return lspan_attention(
       sequences: Int64(queryOffsets.count - 1), query_heads: Int64(q.heads), kv_heads: Int64(k.heads),
       head_dim: Int64(q.columns), query_indptr: queryOffsets.baseAddress, kv_indptr: keyOffsets.baseAddress,
-      queries: queries.heads, keys: keys.heads, values: values.heads, output: output.mutableBaseAddress,
+      queries: queries.heads, keys: keys.heads, values: values.heads, kv_lengths: keyLengths.baseAddress,
+      key_rotation: nil, output: output.mutableBaseAddress,
       output_token_stride: Int64(row), output_head_stride: Int64(q.columns), log_sum_exp: logSumExp,
       scale: options.scale ?? 1 / Float(q.columns).squareRoot(), softcap: options.softcap ?? 0,
       causal: options.mask.isCausal ? 1 : 0, window: Int64(options.mask.window ?? 0),
       sinks: Int64(options.mask.sinks))
-    if let window = options.mask.window, window < 1 {
-      throw LongspanError(.badValue, "window: \(window) is below 1; leave it out for no window")
-    }
-    var bytes = 0
-    let what = "attention of \(q.tokens) queries over \(k.tokens) keys"
-    switch method {
-    case .prefill:
-      try LongspanError.check(lspan_attention_prefill_workspace_size(handle, &call, &bytes), what)
-      let scratch = try workspace.reserve(bytes)
-      try LongspanError.check(lspan_attention_prefill(handle, &call, scratch, bytes), what)
-    case .decode:
-      try LongspanError.check(lspan_attention_decode_workspace_size(handle, &call, &bytes), what)
-      let scratch = try workspace.reserve(bytes)
-      try LongspanError.check(lspan_attention_decode(handle, &call, scratch, bytes), what)
-    }
   }
 
   /// Merges attention results over disjoint key sets into the result over their union (Dao et al. 2022, section 3.1).

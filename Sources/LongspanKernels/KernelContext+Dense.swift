@@ -24,6 +24,8 @@ public enum RotaryLayout: Sendable, Equatable {
   case halves
   /// Pair i is (x[2i], x[2i+1]): Su et al. 2021; `llama` in GGUF.
   case interleaved
+
+  var code: lspan_rope_layout { self == .halves ? .halves : .interleaved }
 }
 
 extension KernelContext {
@@ -112,7 +114,7 @@ extension KernelContext {
     try requireSameShape(shape, output.layout)
     try requireCount(shape.tokens, in: table.tokens, "rotary table")
     let status = lspan_rope(
-      handle, layout == .halves ? .halves : .interleaved, Int64(shape.tokens),
+      handle, layout.code, Int64(shape.tokens),
       Int64(shape.heads), Int64(shape.columns), Int64(table.pairs), table.cosine.span.baseAddress,
       table.sine.span.baseAddress, input.heads, output.heads)
     try LongspanError.check(status, "rotary embedding of \(shape.tokens) x \(shape.heads) x \(shape.columns)")
@@ -161,7 +163,7 @@ extension KernelContext {
 }
 
 /// Cosines and sines of a run of positions: filled once for a chunk of tokens, used in every layer.
-public struct RotaryTable: ~Copyable {
+public struct RotaryTable: ~Copyable, Sendable {
   public let tokens: Int
   public let pairs: Int
   let cosine: [Float]

@@ -89,6 +89,13 @@ public struct ProfiledKernel: RawRepresentable, Hashable, Sendable {
   public static let embedding = ProfiledKernel(rawValue: 9)
   public static let linear = ProfiledKernel(rawValue: 10)
   public static let dequantize = ProfiledKernel(rawValue: 11)
+  public static let lagScores = ProfiledKernel(rawValue: 12)
+  public static let select = ProfiledKernel(rawValue: 13)
+  public static let compact = ProfiledKernel(rawValue: 14)
+  public static let ropeShift = ProfiledKernel(rawValue: 15)
+  public static let sparsePrefill = ProfiledKernel(rawValue: 16)
+  public static let sparseDecode = ProfiledKernel(rawValue: 17)
+  public static let lagPrefill = ProfiledKernel(rawValue: 18)
 
   var code: lspan_profile_kernel? { lspan_profile_kernel(rawValue: .init(truncatingIfNeeded: rawValue)) }
 
@@ -98,7 +105,8 @@ public struct ProfiledKernel: RawRepresentable, Hashable, Sendable {
   /// Whether keys, values or weights of a model are among its operands, which a later step reads again.
   public var readsStoredOperands: Bool {
     switch self {
-    case .attentionPrefill, .attentionDecode, .embedding, .linear, .dequantize: true
+    case .attentionPrefill, .attentionDecode, .sparsePrefill, .sparseDecode, .lagPrefill: true
+    case .embedding, .linear, .dequantize: true
     default: false
     }
   }
@@ -197,8 +205,8 @@ extension KernelRecording.Call {
     }
   }
 
-  /// The type of keys and values in attention, of the output in `rope` and `convert`, of the input in the norms and
-  /// losses; `nil` for the other kernels.
+  /// The type of keys and values in attention, of the output in `rope` and `convert`, of the keys in `lag_scores`,
+  /// `compact` and `rope_shift`, of the input in the norms and losses, f32 in `select`; `nil` for the other kernels.
   public var elementType: ElementType? {
     switch kernel {
     case .linear, .dequantize, .embedding, .gatedActivation: nil

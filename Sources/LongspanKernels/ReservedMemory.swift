@@ -1,7 +1,10 @@
 import CKernels
 
-/// An owner of reserved address space whose pages are taken, zeroed, when they are first written. C: `kv.h`.
-public struct ReservedMemory: ~Copyable {
+/// Reserved address space whose pages are taken, zeroed, when they are first written. C: `kv.h`.
+///
+/// A reference, so that owners can share it. It may be read by any number of them, on any threads; whoever writes must be
+/// the only one that uses it then.
+public final class ReservedMemory: @unchecked Sendable {
   private let storage: UnsafeMutableRawBufferPointer
 
   /// Reserves `byteCount` bytes, in huge pages where the system has them.
@@ -43,33 +46,57 @@ public struct ReservedMemory: ~Copyable {
   }
 
   /// Bytes to write.
-  @_lifetime(&self)
-  public mutating func mutableBytes(_ range: Range<Int>) throws(LongspanError) -> MutableRawSpan {
+  public func withMutableBytes(
+    _ range: Range<Int>, _ body: (inout MutableRawSpan) throws(LongspanError) -> Void
+  ) throws(LongspanError) {
     try check(range)
-    let span = MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: storage[range]))
-    return _overrideLifetime(span, mutating: &self)
+    var span = MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: storage[range]))
+    try body(&span)
+  }
+
+  /// A tensor in these bytes, to write.
+  public func write(
+    _ place: TensorPlace, _ body: (inout MutableTensorView) throws(LongspanError) -> Void
+  ) throws(LongspanError) {
+    let range = place.byteOffset..<max(place.byteOffset, storage.count)
+    try check(range)
+    var view = try MutableTensorView(
+      MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: storage[range])), place.layout)
+    try body(&view)
+  }
+
+  /// Copies `byteCount` bytes here from other memory.
+  public func copy(
+    _ byteCount: Int, from source: ReservedMemory, at sourceOffset: Int, to offset: Int
+  ) throws(LongspanError) {
+    try checkTransfer(byteCount, from: source, at: sourceOffset, to: offset)
+    UnsafeMutableRawBufferPointer(rebasing: storage[offset..<offset + byteCount]).copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: source.storage[sourceOffset..<sourceOffset + byteCount]))
   }
 
   /// Moves whole pages of content here from another reservation, without a copy where the system can; the source
   /// range then holds unspecified content. C: `lspan_kv_move`.
-  public mutating func move(
-    _ byteCount: Int, from source: inout ReservedMemory, at sourceOffset: Int, to offset: Int
+  public func move(
+    _ byteCount: Int, from source: ReservedMemory, at sourceOffset: Int, to offset: Int
   ) throws(LongspanError) {
     guard byteCount > 0 else { return }
-    let (end, overflow) = offset.addingReportingOverflow(byteCount)
-    let (sourceEnd, sourceOverflow) = sourceOffset.addingReportingOverflow(byteCount)
-    guard offset >= 0, sourceOffset >= 0, !overflow, !sourceOverflow, end <= storage.count,
-      sourceEnd <= source.storage.count
-    else {
-      throw LongspanError(
-        .badIndex, "moving \(byteCount) bytes from \(sourceOffset) to \(offset) leaves a reservation")
-    }
+    try checkTransfer(byteCount, from: source, at: sourceOffset, to: offset)
     let status = lspan_kv_move(
       storage.baseAddress?.advanced(by: offset), source.storage.baseAddress?.advanced(by: sourceOffset),
       byteCount)
     try LongspanError.check(status, "moving \(byteCount) bytes of a cache")
   }
-}
 
-// Owns its memory alone, so it may move to another thread.
-extension ReservedMemory: @unchecked Sendable {}
+  private func checkTransfer(
+    _ byteCount: Int, from source: ReservedMemory, at sourceOffset: Int, to offset: Int
+  ) throws(LongspanError) {
+    let (end, overflow) = offset.addingReportingOverflow(byteCount)
+    let (sourceEnd, sourceOverflow) = sourceOffset.addingReportingOverflow(byteCount)
+    guard byteCount >= 0, offset >= 0, sourceOffset >= 0, !overflow, !sourceOverflow, end <= storage.count,
+      sourceEnd <= source.storage.count
+    else {
+      throw LongspanError(
+        .badIndex, "\(byteCount) bytes from \(sourceOffset) to \(offset) leave a reservation")
+    }
+  }
+}

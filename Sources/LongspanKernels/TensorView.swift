@@ -93,6 +93,33 @@ public struct TensorView: ~Escapable {
     self.layout = layout
   }
 
+  /// One head of this tensor.
+  ///
+  /// - Throws: ``LongspanError`` with ``LongspanError/Code/badIndex`` if there is no such head.
+  @_lifetime(copy self)
+  public func head(_ head: Int) throws(LongspanError) -> TensorView {
+    guard head >= 0, head < layout.heads else {
+      throw LongspanError(.badIndex, "head \(head) is outside the \(layout.heads) of a tensor")
+    }
+    var layout = layout
+    layout.heads = 1
+    let offset = min(bytes.byteCount, head * layout.headStride * layout.elementType.byteCount)
+    return try TensorView(bytes.extracting(offset..<bytes.byteCount), layout)
+  }
+
+  /// The first `tokens` tokens of this tensor.
+  ///
+  /// - Throws: ``LongspanError`` with ``LongspanError/Code/badIndex`` if it has fewer.
+  @_lifetime(copy self)
+  public func first(_ tokens: Int) throws(LongspanError) -> TensorView {
+    guard tokens >= 0, tokens <= layout.tokens else {
+      throw LongspanError(.badIndex, "a tensor of \(layout.tokens) tokens has no first \(tokens)")
+    }
+    var layout = layout
+    layout.tokens = tokens
+    return try TensorView(bytes, layout)
+  }
+
   var heads: lspan_heads {
     lspan_heads(
       data: bytes.baseAddress, dtype: layout.elementType.code, token_stride: Int64(layout.tokenStride),

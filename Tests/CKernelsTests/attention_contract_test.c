@@ -222,6 +222,44 @@ static void test_indptr(const fixture *f)
     REFUSE_SHAPE(a.kv_indptr = below, lspan_status_bad_index);
 }
 
+static void test_lengths(const fixture *f)
+{
+    int64_t lengths[4] = {3, 0, 4, 1}, too_many[4] = {3, 4, 4, 1}, negative[4] = {3, 0, 4, -1};
+    REFUSE_SHAPE(a.kv_lengths = too_many, lspan_status_bad_index);
+    REFUSE_SHAPE(a.kv_lengths = negative, lspan_status_bad_index);
+    REFUSE_SHAPE(a.kv_lengths = shifted(lengths, 4), lspan_status_bad_alignment);
+}
+
+static void test_rotation(const fixture *f)
+{
+    float table[KEYS * HEAD_DIM];
+    int32_t positions[KEYS] = {0, 4, 2, 1, 0, 4, 3};
+    const lspan_key_rotation valid = {lspan_rope_layout_halves, HEAD_DIM / 2, 5, table, table, positions};
+    lspan_key_rotation r = valid;
+#define REFUSE_ROTATION(change, want)                      \
+    do {                                                   \
+        r = valid;                                         \
+        REFUSE((a.key_rotation = &r, change), want);       \
+    } while (0)
+    REFUSE_ROTATION(r.layout = (lspan_rope_layout)2, lspan_status_bad_dtype);
+    REFUSE_ROTATION(r.layout = (lspan_rope_layout)-1, lspan_status_bad_dtype);
+    REFUSE_ROTATION(r.pairs = 0, lspan_status_bad_shape);
+    REFUSE_ROTATION(r.pairs = HEAD_DIM / 2 + 1, lspan_status_bad_shape);
+    REFUSE_ROTATION(r.rows = -1, lspan_status_bad_shape);
+    REFUSE_ROTATION(r.rows = INT64_MAX / 2, lspan_status_overflow);
+    REFUSE_ROTATION(r.cosine = NULL, lspan_status_null_pointer);
+    REFUSE_ROTATION(r.sine = NULL, lspan_status_null_pointer);
+    REFUSE_ROTATION(r.cosine = shifted(table, 2), lspan_status_bad_alignment);
+    REFUSE_ROTATION(r.sine = shifted(table, 1), lspan_status_bad_alignment);
+    REFUSE_ROTATION(r.positions = shifted(positions, 2), lspan_status_bad_alignment);
+    REFUSE_ROTATION(a.key_rotation = shifted(&r, 1), lspan_status_bad_alignment);
+    REFUSE_ROTATION(r.rows = 4, lspan_status_bad_index);
+    REFUSE_ROTATION((r.positions = NULL, r.rows = 3), lspan_status_bad_shape);
+    positions[6] = -1;
+    REFUSE_ROTATION(r.rows = 5, lspan_status_bad_index);
+#undef REFUSE_ROTATION
+}
+
 static void test_workspace(const fixture *f)
 {
     lspan_attention a = valid_call(f);
@@ -315,6 +353,8 @@ static void test_kernel(attention_kernel kernel)
     test_alignment(&f);
     test_codes_and_values(&f);
     test_indptr(&f);
+    test_lengths(&f);
+    test_rotation(&f);
     test_workspace(&f);
     test_overflow(&f);
     test_legal(&f);

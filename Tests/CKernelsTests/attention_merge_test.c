@@ -118,6 +118,7 @@ static void test_split_equals_whole(void)
         attention_spec s = attention_random_spec();
         s.sequences = 1;
         s.window = s.sinks = 0;
+        s.own_lengths = s.rotation = 0;
         s.tokens[0] = test_random_int(0, 8);
         s.keys[0] = s.tokens[0] + test_random_int(0, 200);
         if (s.special == attention_special_nan) s.special = attention_special_none;

@@ -32,13 +32,21 @@ typedef struct attention_spec {
     float spread; /* standard deviation of the logits, about */
     int want_log_sum_exp;
     attention_special special;
+    int own_lengths; /* each head has a number of keys of its own */
+    int rotation;    /* 0 for none; 1 by slot, 2 by random positions; 3 and 4 the same interleaved */
+    int64_t pairs;   /* of the rotation; 0 for all */
 } attention_spec;
+
+/* More than any position of a rotation, and than any slot of a test that has none. */
+#define ATTENTION_POSITIONS 4096
 
 typedef struct attention_case {
     attention_spec spec;
     int64_t query_indptr[ATTENTION_MAX_SEQUENCES + 1];
     int64_t kv_indptr[ATTENTION_MAX_SEQUENCES + 1];
     test_tensor queries, keys, values;
+    test_buffer kv_lengths, cosine, sine, positions;
+    lspan_key_rotation rotation;
     int64_t rows; /* sum T * Hq */
     double *want, *want_log_sum_exp;
     float *simple, *simple_log_sum_exp;
@@ -57,11 +65,11 @@ static inline void attention_describe(const attention_spec *s)
     }
     test_case(
         "B%lld%s Hk%lld G%lld D%lld q%d kv%d layouts %d%d%d causal%d window%lld sinks%lld softcap%g spread%g lse%d "
-        "special%d",
+        "special%d lengths%d rotation%d",
         (long long)s->sequences, lengths, (long long)s->kv_heads, (long long)s->group, (long long)s->head_dim,
         (int)s->query_dtype, (int)s->kv_dtype, (int)s->query_layout, (int)s->kv_layout, (int)s->output_layout,
         s->causal, (long long)s->window, (long long)s->sinks, (double)s->softcap, (double)s->spread,
-        s->want_log_sum_exp, (int)s->special);
+        s->want_log_sum_exp, (int)s->special, s->own_lengths, s->rotation);
 }
 
 static inline void attention_make_special(attention_case *c)
@@ -91,6 +99,41 @@ static inline void attention_make_special(attention_case *c)
     }
 }
 
+static inline void attention_make_lengths(attention_case *c)
+{
+    const attention_spec *s = &c->spec;
+    c->kv_lengths = test_allocate((size_t)(s->sequences * s->kv_heads) * sizeof(int64_t), sizeof(int64_t));
+    int64_t *lengths = c->kv_lengths.data;
+    for (int64_t i = 0; i < s->sequences * s->kv_heads; i++) {
+        int64_t slots = s->keys[i / s->kv_heads];
+        lengths[i] = test_one_in(4) ? slots : test_random_int(test_one_in(2) ? slots / 2 : 0, slots);
+    }
+}
+
+static inline void attention_make_rotation(attention_case *c)
+{
+    const attention_spec *s = &c->spec;
+    lspan_key_rotation *r = &c->rotation;
+    int64_t keys = c->kv_indptr[s->sequences], longest = 0;
+    for (int64_t b = 0; b < s->sequences; b++) longest = s->keys[b] > longest ? s->keys[b] : longest;
+    r->layout = s->rotation > 2 ? lspan_rope_layout_interleaved : lspan_rope_layout_halves;
+    r->pairs = s->pairs > 0 ? s->pairs : s->head_dim / 2;
+    r->rows = s->rotation % 2 == 1 ? longest : ATTENTION_POSITIONS;
+    c->cosine = test_allocate((size_t)(r->rows * r->pairs) * sizeof(float), sizeof(float));
+    c->sine = test_allocate((size_t)(r->rows * r->pairs) * sizeof(float), sizeof(float));
+    for (int64_t i = 0; i < r->rows * r->pairs; i++) {
+        double angle = (double)(i / r->pairs) * pow(10000, -(double)(i % r->pairs) / (double)r->pairs);
+        ((float *)c->cosine.data)[i] = (float)cos(angle);
+        ((float *)c->sine.data)[i] = (float)sin(angle);
+    }
+    r->cosine = c->cosine.data;
+    r->sine = c->sine.data;
+    if (s->rotation % 2 == 1) return;
+    c->positions = test_allocate((size_t)keys * sizeof(int32_t), sizeof(int32_t));
+    r->positions = c->positions.data;
+    for (int64_t j = 0; j < keys; j++) ((int32_t *)c->positions.data)[j] = (int32_t)test_random_int(0, r->rows - 1);
+}
+
 static inline attention_case attention_make(const attention_spec *spec)
 {
     attention_case c = {.spec = *spec};
@@ -109,6 +152,8 @@ static inline attention_case attention_make(const attention_spec *spec)
         spec->kv_dtype, keys, spec->kv_heads, spec->head_dim, spec->kv_layout, sqrtf(spec->spread));
     c.values = test_tensor_random(spec->kv_dtype, keys, spec->kv_heads, spec->head_dim, spec->kv_layout, 1.0f);
     attention_make_special(&c);
+    if (spec->own_lengths) attention_make_lengths(&c);
+    if (spec->rotation) attention_make_rotation(&c);
     c.want = test_malloc(c.rows * spec->head_dim, sizeof *c.want);
     c.want_log_sum_exp = test_malloc(c.rows, sizeof *c.want_log_sum_exp);
     c.simple = test_malloc(c.rows * spec->head_dim, sizeof *c.simple);
@@ -135,14 +180,21 @@ static inline lspan_attention attention_call(const attention_case *c)
     a.causal = s->causal;
     a.window = s->window;
     a.sinks = s->sinks;
+    a.kv_lengths = s->own_lengths ? c->kv_lengths.data : NULL;
+    a.key_rotation = s->rotation ? &c->rotation : NULL;
     return a;
+}
+
+static inline void attention_refer_over(attention_case *c, const lspan_reference_keys *chosen)
+{
+    lspan_attention a = attention_call(c);
+    lspan_reference_attention_over_f64(&a, chosen, c->want, c->want_log_sum_exp);
+    lspan_reference_attention_over_f32(&a, chosen, c->simple, c->simple_log_sum_exp);
 }
 
 static inline void attention_refer(attention_case *c)
 {
-    lspan_attention a = attention_call(c);
-    lspan_reference_attention_f64(&a, c->want, c->want_log_sum_exp);
-    lspan_reference_attention_f32(&a, c->simple, c->simple_log_sum_exp);
+    attention_refer_over(c, NULL);
 }
 
 static inline void attention_release(attention_case *c)
@@ -150,6 +202,12 @@ static inline void attention_release(attention_case *c)
     test_tensor_release(&c->queries);
     test_tensor_release(&c->keys);
     test_tensor_release(&c->values);
+    if (c->spec.own_lengths) test_release(&c->kv_lengths);
+    if (c->spec.rotation) {
+        test_release(&c->cosine);
+        test_release(&c->sine);
+        if (c->rotation.positions) test_release(&c->positions);
+    }
     free(c->want);
     free(c->want_log_sum_exp);
     free(c->simple);
@@ -180,7 +238,7 @@ static inline lspan_status attention_run(
 static inline double attention_rounding(const attention_case *c, attention_kernel kernel, const char *context)
 {
     int narrow = kernel == attention_kernel_prefill && strncmp(context, "avx512bf16", 10) == 0 &&
-        c->spec.query_dtype == lspan_dtype_bf16 && c->spec.kv_dtype == lspan_dtype_bf16;
+        c->spec.query_dtype == lspan_dtype_bf16 && c->spec.kv_dtype == lspan_dtype_bf16 && !c->spec.rotation;
     if (!narrow) return 0;
     double largest = 0;
     for (int64_t t = 0; t < c->values.tokens; t++) {
@@ -227,7 +285,12 @@ static inline void attention_check_empty_rows(
     }
 }
 
-static inline void attention_check(const attention_case *c, attention_kernel kernel, const test_context *context)
+/* A call whose outputs are set, by kernel or by another function that `user` is for. */
+typedef lspan_status (*attention_runner)(const void *user, const lspan_context *context, const lspan_attention *call);
+
+static inline void attention_check_run(
+    const attention_case *c, const test_context *context, attention_runner run, const void *user, double rounding,
+    const char *name, const char *name_log_sum_exp)
 {
     const attention_spec *s = &c->spec;
     int64_t tokens = c->query_indptr[s->sequences];
@@ -239,14 +302,26 @@ static inline void attention_check(const attention_case *c, attention_kernel ker
     a.output_token_stride = output.token_stride;
     a.output_head_stride = output.head_stride;
     a.log_sum_exp = s->want_log_sum_exp ? log_sum_exp.data : NULL;
-    if (CHECK_OK(attention_run(kernel, context->context, &a))) {
-        int prefill = kernel == attention_kernel_prefill;
-        attention_compare(
-            c, attention_rounding(c, kernel, context->name), prefill ? "prefill" : "decode", prefill ? "prefill lse" : "decode lse", context->name, &output, a.log_sum_exp);
+    if (CHECK_OK(run(user, context->context, &a))) {
+        attention_compare(c, rounding, name, name_log_sum_exp, context->name, &output, a.log_sum_exp);
         attention_check_empty_rows(c, &output, a.log_sum_exp);
     }
     test_tensor_release(&output);
     test_release(&log_sum_exp);
+}
+
+static inline lspan_status attention_run_kernel(
+    const void *kernel, const lspan_context *context, const lspan_attention *call)
+{
+    return attention_run(*(const attention_kernel *)kernel, context, call);
+}
+
+static inline void attention_check(const attention_case *c, attention_kernel kernel, const test_context *context)
+{
+    int prefill = kernel == attention_kernel_prefill;
+    attention_check_run(
+        c, context, attention_run_kernel, &kernel, attention_rounding(c, kernel, context->name),
+        prefill ? "prefill" : "decode", prefill ? "prefill lse" : "decode lse");
 }
 
 /* One shape under every variant; with all thread counts, or with one drawn at random. */
@@ -263,6 +338,41 @@ static inline void attention_check_all(const attention_spec *spec, attention_ker
             attention_check(&c, kernel, &contexts[i + (size_t)test_random_int(0, TEST_THREAD_COUNTS - 1)]);
         }
     }
+    attention_release(&c);
+}
+
+/* f32 keys that turn as they are read give what lspan_rope on them and a call without rotation gives. */
+static inline void attention_check_rope(const attention_spec *spec, attention_kernel kernel)
+{
+    attention_case c = attention_make(spec);
+    attention_refer(&c);
+    const lspan_key_rotation *r = &c.rotation;
+    int64_t keys = c.keys.tokens;
+    float *cosine = test_malloc(keys * r->pairs, sizeof *cosine), *sine = test_malloc(keys * r->pairs, sizeof *sine);
+    for (int64_t b = 0; b < spec->sequences; b++) {
+        for (int64_t j = c.kv_indptr[b]; j < c.kv_indptr[b + 1]; j++) {
+            int64_t row = r->positions ? r->positions[j] : j - c.kv_indptr[b];
+            memcpy(cosine + j * r->pairs, r->cosine + row * r->pairs, (size_t)r->pairs * sizeof *cosine);
+            memcpy(sine + j * r->pairs, r->sine + row * r->pairs, (size_t)r->pairs * sizeof *sine);
+        }
+    }
+    attention_case turned = c;
+    turned.keys = test_tensor_copy(&c.keys);
+    turned.spec.rotation = 0;
+    size_t count;
+    const test_context *contexts = test_contexts(&count);
+    for (size_t i = 0; i < count; i += TEST_THREAD_COUNTS) {
+        test_tensor_release(&turned.keys);
+        turned.keys = test_tensor_copy(&c.keys);
+        CHECK_OK(lspan_rope(
+            contexts[i].context, r->layout, keys, spec->kv_heads, spec->head_dim, r->pairs, cosine, sine,
+            test_heads(&c.keys), test_heads_out(&turned.keys)));
+        attention_check(&turned, kernel, &contexts[i]);
+        attention_check(&c, kernel, &contexts[i]);
+    }
+    test_tensor_release(&turned.keys);
+    free(cosine);
+    free(sine);
     attention_release(&c);
 }
 
@@ -291,6 +401,10 @@ static inline attention_spec attention_random_spec(void)
     s.spread = spreads[test_random_int(0, 4)];
     s.want_log_sum_exp = !test_one_in(4);
     s.special = test_one_in(6) ? (attention_special)test_random_int(1, 3) : attention_special_none;
+    s.own_lengths = test_one_in(4);
+    /* infinities and zeros of a rotation make NaN, in the reference and elsewhere, but not in the same elements */
+    s.rotation = s.special == attention_special_none && test_one_in(4) ? (int)test_random_int(1, 4) : 0;
+    s.pairs = test_one_in(2) ? 0 : test_random_int(1, s.head_dim / 2);
     return s;
 }
 

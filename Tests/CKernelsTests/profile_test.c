@@ -45,12 +45,13 @@ static void test_names(void)
     test_case("kernel names");
     static const char *const names[] = {
         "attention_prefill", "attention_decode", "attention_merge",    "rope",      "convert", "rms_norm",
-        "layer_norm",        "gated_activation", "log_softmax_gather", "embedding", "linear",  "dequantize"};
+        "layer_norm",        "gated_activation", "log_softmax_gather", "embedding", "linear",  "dequantize",
+        "lag_scores",        "select", "compact", "rope_shift", "sparse_prefill", "sparse_decode", "lag_prefill"};
     CHECK(lspan_profile_kernel_count() == sizeof names / sizeof names[0]);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)i), names[i]) == 0);
     }
-    CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)12), "unknown") == 0);
+    CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)19), "unknown") == 0);
     CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)-1), "unknown") == 0);
 }
 
@@ -69,7 +70,7 @@ static void test_contract(void)
     CHECK_STATUS(lspan_profile_stop(NULL), lspan_status_null_pointer);
     CHECK_STATUS(lspan_profile_read(NULL, lspan_profile_kernel_rope, &totals), lspan_status_null_pointer);
     CHECK_STATUS(lspan_profile_read(c, lspan_profile_kernel_rope, NULL), lspan_status_null_pointer);
-    CHECK_STATUS(lspan_profile_read(c, (lspan_profile_kernel)12, &totals), lspan_status_bad_value);
+    CHECK_STATUS(lspan_profile_read(c, (lspan_profile_kernel)19, &totals), lspan_status_bad_value);
     CHECK_STATUS(lspan_profile_read(c, (lspan_profile_kernel)-1, &totals), lspan_status_bad_value);
     CHECK_STATUS(lspan_profile_count(NULL, &stored, &lost), lspan_status_null_pointer);
     CHECK_STATUS(lspan_profile_count(c, NULL, &lost), lspan_status_null_pointer);
@@ -278,6 +279,70 @@ static void test_attention_costs(void)
         4 * (3 * 4 * 9 + 4 * 8), 2 * 3 * 4 * 8, 12);
 }
 
+/* Two query heads over each of two key/value heads of 8. */
+static void test_sparse_costs(void)
+{
+    static float q[8 * 4 * 8], k[8 * 2 * 8], v[8 * 2 * 8], out[8 * 4 * 8], lse[8 * 4];
+    const int64_t two[] = {0, 2}, six[] = {0, 6}, eight[] = {0, 8}, lengths[] = {6, 5};
+    const int64_t shared[] = {0, 2}, own[] = {0, 2, 3}, tiled[] = {0, 2, 3, 3, 4};
+    const int32_t entries[] = {0, 2, 1, 2}, kept[] = {1, 4, 2, 3};
+    const size_t room = sizeof workspace;
+    enum { io = 2 * 4 * 8 * (4 + 4), pair = 4 * 2 * 8, key = 2 * 8 * 4 };
+    lspan_attention a = {
+        .sequences = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 8, .query_indptr = two, .kv_indptr = six,
+        .queries = {q, lspan_dtype_f32, 32, 8}, .keys = {k, lspan_dtype_f32, 16, 8},
+        .values = {v, lspan_dtype_f32, 16, 8}, .output = out, .output_token_stride = 32, .output_head_stride = 8,
+        .scale = 1, .causal = 1};
+    /* the mask drawn in sparse.h, for both heads */
+    lspan_sparse_attention s = {a, 2, 1, 0, shared, entries};
+    COUNT(
+        lspan_sparse_prefill(counted, &s, workspace, room), lspan_profile_kernel_sparse_prefill, lspan_dtype_f32,
+        2 * 4 * key + io + 2 * 4, 2 * 7 * pair, 2 * 7 * 2);
+    COUNT(
+        lspan_sparse_decode(counted, &s, workspace, room), lspan_profile_kernel_sparse_decode, lspan_dtype_f32,
+        2 * 4 * key + io + 2 * 4, 2 * 7 * pair, 2 * 7 * 2);
+    /* blocks 0 and 2 of the first head, 1 of the second, which ends with slot 4: its queries are at 3 and 4 */
+    s.list_heads = 2;
+    s.indptr = own;
+    s.attention.kv_lengths = lengths;
+    s.attention.log_sum_exp = lse;
+    COUNT(
+        lspan_sparse_decode(counted, &s, workspace, room), lspan_profile_kernel_sparse_decode, lspan_dtype_f32,
+        (4 + 2) * key + io + 2 * 4 * 4 + 3 * 4, (7 + 4) * pair, (7 + 4) * 2);
+    /* a window of 2 leaves block 0 of the first head behind, and slot 2 of the second after its first query */
+    s.attention.window = 2;
+    COUNT(
+        lspan_sparse_decode(counted, &s, workspace, room), lspan_profile_kernel_sparse_decode, lspan_dtype_f32,
+        (2 + 2) * key + io + 2 * 4 * 4 + 3 * 4, (3 + 3) * pair, (3 + 3) * 2);
+    /* each query its own lists: the second one's are {} and {2} */
+    s.attention.window = 0;
+    s.attention.kv_lengths = NULL;
+    s.query_tokens = 1;
+    s.indptr = tiled;
+    COUNT(
+        lspan_sparse_prefill(counted, &s, workspace, room), lspan_profile_kernel_sparse_prefill, lspan_dtype_f32,
+        (3 + 2 + 0 + 2) * key + io + 2 * 4 * 4 + 4 * 4, (3 + 2 + 0 + 2) * pair, (3 + 2 + 0 + 2) * 2);
+    COUNT(
+        lspan_attention_decode(counted, &(lspan_attention){
+            .sequences = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 8, .query_indptr = two, .kv_indptr = six,
+            .kv_lengths = lengths, .queries = a.queries, .keys = a.keys, .values = a.values, .output = out,
+            .output_token_stride = 32, .output_head_stride = 8, .scale = 1, .causal = 1}, workspace, room),
+        lspan_profile_kernel_attention_decode, lspan_dtype_f32, (6 + 5) * key + io, (5 + 6 + 4 + 5) * pair,
+        (5 + 6 + 4 + 5) * 2);
+
+    /* the mask drawn in sparse.h */
+    a.query_indptr = a.kv_indptr = eight;
+    lspan_lag_attention l = {a, 1, 2, 2, 1, 2, kept};
+    COUNT(
+        lspan_lag_prefill(counted, &l, workspace, room), lspan_profile_kernel_lag_prefill, lspan_dtype_f32,
+        2 * 8 * key + 8 * 4 * 8 * 8 + 2 * 2 * 4, 2 * (1 + 2 + 3 + 4 + 5 + 5 + 6 + 6) * pair, 2 * 32 * 2);
+    /* the last two queries: slot 0, one kept of the first window, and 3 to 7 */
+    l.attention.query_indptr = two;
+    COUNT(
+        lspan_lag_prefill(counted, &l, workspace, room), lspan_profile_kernel_lag_prefill, lspan_dtype_f32,
+        2 * 7 * key + io + 2 * 2 * 4, 2 * (6 + 6) * pair, 2 * 12 * 2);
+}
+
 static void test_layer_costs(void)
 {
     static uint16_t narrow[256], rotated[256];
@@ -347,6 +412,74 @@ static void test_weight_costs(void)
     COUNT(
         lspan_linear_run(counted, &l, workspace, sizeof workspace), lspan_profile_kernel_linear, lspan_block_type_q8_0, 0, 0,
         0);
+}
+
+/* Two heads of 8 channels. */
+static void test_cache_costs(void)
+{
+    static float x[2 * 20 * 8], y[2 * 20 * 8], scores[2 * 6], table[5 * 3];
+    static uint16_t narrow[2 * 20 * 8];
+    static uint8_t flags[2 * 20];
+    static int32_t indices[12], offsets[2];
+    static int64_t indptr[3];
+    const size_t room = sizeof workspace;
+    lspan_lag_scores score = {
+        .heads = 2, .head_dim = 8, .window = 3, .windows = 2, .keys = {narrow, lspan_dtype_bf16, 16, 8},
+        .values = {narrow, lspan_dtype_bf16, 8, 160}, .value_weight = 1, .scores = scores, .score_head_stride = 6};
+    COUNT(
+        lspan_lag_scores_run(counted, &score, workspace, room), lspan_profile_kernel_lag_scores, lspan_dtype_bf16,
+        2 * 2 * 9 * 8 * 2 + 2 * 6 * 4, 2 * 6 * (12 * 8 + 10), 2 * 2 * 6);
+    score.windows = 0;
+    COUNT(
+        lspan_lag_scores_run(counted, &score, workspace, room), lspan_profile_kernel_lag_scores, lspan_dtype_bf16, 0, 0, 0);
+
+    const lspan_token_range forced[] = {{0, 1}};
+    lspan_selection select = {
+        .scope = lspan_select_scope_row, .rows = 2, .tokens = 6, .scores = scores, .score_row_stride = 6, .keep = 2,
+        .forced = forced, .forced_count = 1, .row_offsets = offsets, .indices = indices, .capacity = 12,
+        .indptr = indptr};
+    COUNT(
+        lspan_select(counted, &select, workspace, room), lspan_profile_kernel_select, lspan_dtype_f32,
+        12 * 4 + 16 + 2 * 4 + 4 * 4 + 3 * 8, 0, 0);
+    select.row_offsets = NULL;
+    select.scope = lspan_select_scope_shared;
+    COUNT(
+        lspan_select(counted, &select, workspace, room), lspan_profile_kernel_select, lspan_dtype_f32,
+        12 * 4 + 16 + 2 * 4 + 2 * 8, 12, 0);
+
+    /* two entries of the first list and one of the second change their slot, and the tail of both */
+    static const int64_t lists[] = {0, 3, 6};
+    static const int32_t kept[] = {1, 3, 4, 1, 2, 9};
+    const lspan_side_array side = {flags, 1, 20};
+    lspan_compaction compact = {
+        .heads = 2, .head_dim = 8, .slots = 20, .lists = 2, .indptr = lists, .indices = kept, .destination = 1,
+        .tail_begin = 10, .tail_end = 13, .keys = {narrow, lspan_dtype_bf16, 8, 160},
+        .values = {x, lspan_dtype_f32, 8, 160}, .side = &side, .side_count = 1};
+    COUNT(
+        lspan_compact(counted, &compact), lspan_profile_kernel_compact, lspan_dtype_bf16,
+        2 * (3 + 2 * 3) * (8 * 2 + 8 * 4 + 1), 0, 0);
+    compact.lists = 1;
+    compact.tail_begin = compact.tail_end;
+    COUNT(
+        lspan_compact(counted, &compact), lspan_profile_kernel_compact, lspan_dtype_bf16,
+        2 * 2 * 2 * (8 * 2 + 8 * 4 + 1), 0, 0);
+    static const int32_t still[] = {1, 2, 3};
+    compact.indices = still;
+    COUNT(lspan_compact(counted, &compact), lspan_profile_kernel_compact, lspan_dtype_bf16, 0, 0, 0);
+
+    static const int32_t shifts[8];
+    lspan_rope_shifting shift = {
+        .tokens = 4, .heads = 2, .head_dim = 8, .pairs = 3, .shifts = shifts, .shift_head_stride = 4, .table_rows = 5,
+        .cosine = table, .sine = table, .keys = {y, lspan_dtype_f32, 16, 8}};
+    COUNT(
+        lspan_rope_shift(counted, &shift), lspan_profile_kernel_rope_shift, lspan_dtype_f32,
+        8 * 6 * 4 * 2 + 8 * 4 + 5 * 3 * 8, 8 * 3 * 6, 0);
+    shift.shift_head_stride = 0;
+    COUNT(
+        lspan_rope_shift(counted, &shift), lspan_profile_kernel_rope_shift, lspan_dtype_f32,
+        8 * 6 * 4 * 2 + 4 * 4 + 4 * 3 * 8, 8 * 3 * 6, 0);
+    shift.tokens = 0;
+    COUNT(lspan_rope_shift(counted, &shift), lspan_profile_kernel_rope_shift, lspan_dtype_f32, 0, 0, 0);
 }
 
 /* ---- Threads --------------------------------------------------------------------------------------- */
@@ -460,8 +593,10 @@ int main(void)
     test_calls_left_out();
     counted = make_context(2);
     test_attention_costs();
+    test_sparse_costs();
     test_layer_costs();
     test_weight_costs();
+    test_cache_costs();
     lspan_context_destroy(counted);
     test_threads();
     test_restarts();

@@ -15,6 +15,7 @@ MAP(erf, v_erf)
 MAP(sigmoid, v_sigmoid)
 MAP(round, v_round)
 MAP(absolute, v_abs)
+MAP(root, v_sqrt)
 
 static void scale2(const float *x, const float *n, float *y)
 {
@@ -70,6 +71,22 @@ static void reduce_add4x4(const float *x, float *sums, int64_t stride)
     v_reduce_add4x4((const v_f32 (*)[4])rows, sums, stride);
 }
 
+static void unzip(const float *x, float *even, float *odd)
+{
+    v_f32 e, o;
+    v_unzip(v_load(x), v_load(x + V_WIDTH), &e, &o);
+    v_store(even, e);
+    v_store(odd, o);
+}
+
+static void zip(const float *even, const float *odd, float *y)
+{
+    v_f32 a, b;
+    v_zip(v_load(even), v_load(odd), &a, &b);
+    v_store(y, a);
+    v_store(y + V_WIDTH, b);
+}
+
 static void transpose(float *square)
 {
     v_f32 rows[V_WIDTH];
@@ -122,6 +139,7 @@ const variant_operations LSPAN_VARIANT(operations) = {
     .sigmoid = map_sigmoid,
     .round = map_round,
     .absolute = map_absolute,
+    .root = map_root,
     .scale2 = scale2,
     .maximum = maximum,
     .minimum = minimum,
@@ -132,6 +150,8 @@ const variant_operations LSPAN_VARIANT(operations) = {
     .reduce_max = reduce_max,
     .reduce_add4 = reduce_add4,
     .reduce_add4x4 = reduce_add4x4,
+    .unzip = unzip,
+    .zip = zip,
     .transpose = transpose,
     .load = load,
     .load_n = load_n,

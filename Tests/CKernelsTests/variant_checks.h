@@ -20,6 +20,7 @@ typedef struct variant_operations {
     void (*sigmoid)(const float *x, float *y, int64_t count);
     void (*round)(const float *x, float *y, int64_t count);
     void (*absolute)(const float *x, float *y, int64_t count);
+    void (*root)(const float *x, float *y, int64_t count);
 
     /* one vector each; arrays hold `width` elements */
     void (*scale2)(const float *x, const float *n, float *y);
@@ -32,6 +33,8 @@ typedef struct variant_operations {
     float (*reduce_max)(const float *x);
     void (*reduce_add4)(const float *x, float *sums); /* x [4, width] */
     void (*reduce_add4x4)(const float *x, float *sums, int64_t stride); /* x [4, 4, width] */
+    void (*unzip)(const float *x, float *even, float *odd); /* x [2 * width] */
+    void (*zip)(const float *even, const float *odd, float *y);
     void (*transpose)(float *square);                 /* [width, width] */
 
     void (*load)(const void *data, int64_t index, lspan_dtype dtype, float *y);

@@ -117,6 +117,7 @@ static void test_special_values(const variant_operations *v)
     CHECK(at(v->erf, 0.0f) == 0 && fabsf(at(v->erf, denormal)) <= 2 * denormal);
     CHECK(at(v->sigmoid, INFINITY) == 1 && at(v->sigmoid, -INFINITY) == 0 && at(v->sigmoid, 0.0f) == 0.5f);
     CHECK(at(v->round, 2.5f) == 2 && at(v->round, 3.5f) == 4 && at(v->round, -0.5f) == 0 && at(v->round, 1.75f) == 2);
+    CHECK(at(v->root, 2.0f) == sqrtf(2.0f) && at(v->root, 0.0f) == 0 && isinf(at(v->root, INFINITY)));
     CHECK(same(at(v->absolute, -0.0f), 0.0f) && at(v->absolute, -3.0f) == 3 && isinf(at(v->absolute, -INFINITY)));
 }
 
@@ -209,6 +210,13 @@ static void test_reductions(const variant_operations *v)
     for (int i = 0; i < n * n; i++) square[i] = (float)i;
     v->transpose(square);
     for (int i = 0; i < n * n; i++) CHECK(square[i] == (float)(i % n * n + i / n));
+
+    float pairs[32], even[16], odd[16], zipped[32];
+    for (int i = 0; i < 2 * n; i++) pairs[i] = (float)i;
+    v->unzip(pairs, even, odd);
+    v->zip(even, odd, zipped);
+    for (int i = 0; i < n; i++) CHECK(even[i] == (float)(2 * i) && odd[i] == (float)(2 * i + 1));
+    for (int i = 0; i < 2 * n; i++) CHECK(zipped[i] == (float)i);
 }
 
 static void test_integers(const variant_operations *v)

@@ -80,7 +80,7 @@ import Testing
     (["--text", novel, "--tokens", "99999999"], "fewer than 99999999"),
     (["--text", novel, "--generate", "-1"], "--generate"),
     (["--text", novel, "--tokens", "9", "--generate", "9223372036854775807"], "64 bits"),
-    (["--text", novel, "--tokens", "9", "--generate", "999999999999"], "no address space"),
+    (["--text", novel, "--tokens", "9", "--generate", "999999999999"], "2^31 is the most"),
     (["--text", novel, "--chunk", "0"], "--chunk"),
     (["--text", novel, "--isa", "mmx"], "mmx"),
     (["--text", "/nowhere.txt"], "/nowhere.txt"),

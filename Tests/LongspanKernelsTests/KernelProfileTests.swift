@@ -61,7 +61,8 @@ import Testing
   @Test func everyKernelHasAName() {
     for kernel in [
       ProfiledKernel.attentionPrefill, .attentionDecode, .attentionMerge, .rope, .convert, .rmsNorm,
-      .layerNorm, .gatedActivation, .logSoftmaxGather, .embedding, .linear, .dequantize,
+      .layerNorm, .gatedActivation, .logSoftmaxGather, .embedding, .linear, .dequantize, .lagScores, .select,
+      .compact, .ropeShift, .sparsePrefill, .sparseDecode, .lagPrefill,
     ] {
       #expect(kernel.name != "unknown")
     }

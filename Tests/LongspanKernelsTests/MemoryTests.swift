@@ -25,30 +25,39 @@ import Testing
 
   @Test func pagesMoveWithTheirContent() throws {
     let page = ReservedMemory.roundedUpToPages(1)
-    var source = try ReservedMemory(byteCount: 4 * page)
-    var target = try ReservedMemory(byteCount: 8 * page)
-    do {
-      var bytes = try source.mutableBytes(page..<3 * page)
+    let source = try ReservedMemory(byteCount: 4 * page)
+    let target = try ReservedMemory(byteCount: 8 * page)
+    try source.withMutableBytes(page..<3 * page) { bytes throws(LongspanError) in
       for offset in 0..<2 * page {
         bytes.storeBytes(of: UInt8(truncatingIfNeeded: offset / 7), toByteOffset: offset, as: UInt8.self)
       }
     }
-    try target.move(2 * page, from: &source, at: page, to: 5 * page)
+    try target.move(2 * page, from: source, at: page, to: 5 * page)
     let moved = try target.bytes(5 * page..<7 * page)
     let kept = (0..<2 * page).allSatisfy {
       moved.unsafeLoad(fromByteOffset: $0, as: UInt8.self) == UInt8(truncatingIfNeeded: $0 / 7)
     }
     #expect(kept)
+    let copy = try ReservedMemory(byteCount: 4 * page)
+    try copy.copy(100, from: target, at: 5 * page + 7, to: 3)
+    let copied = try copy.bytes(0..<104)
+    #expect(copied.unsafeLoad(fromByteOffset: 2, as: UInt8.self) == 0)
+    #expect(
+      (0..<100).allSatisfy {
+        copied.unsafeLoad(fromByteOffset: 3 + $0, as: UInt8.self) == UInt8(($0 + 7) / 7)
+      })
+    #expect(copied.unsafeLoad(fromByteOffset: 103, as: UInt8.self) == 0)
+    #expect(throws: LongspanError.self) { try copy.copy(page, from: target, at: 7 * page + 1, to: 0) }
   }
 
   @Test(arguments: [(1, 4, 0), (1, 0, Int.max / 4096), (0.5, 0, 0), (1, -1, 0)])
   func movesOutsideAReservationAreRefused(pages: Double, from: Int, to: Int) throws {
     let page = ReservedMemory.roundedUpToPages(1)
-    var source = try ReservedMemory(byteCount: 4 * page)
-    var target = try ReservedMemory(byteCount: 8 * page)
+    let source = try ReservedMemory(byteCount: 4 * page)
+    let target = try ReservedMemory(byteCount: 8 * page)
     var refused = false
     do {
-      try target.move(Int(pages * Double(page)), from: &source, at: from * page, to: to * page)
+      try target.move(Int(pages * Double(page)), from: source, at: from * page, to: to * page)
     } catch {
       refused = true
     }

@@ -151,7 +151,7 @@ extension AlignedBuffer where Element == Float {
     #expect(throws: LongspanError.self) {
       _ = try model.prefill([1], into: &cache, chunk: 0, workspace: &workspace)
     }
-    var other = try DenseKVCache(layers: 1, heads: 1, headDimension: 8)
+    var other = try KVCache(KVShape(layers: 1, heads: 1, headDimension: 8))
     #expect(throws: LongspanError.self) {
       _ = try model.hiddenStates(of: [1], cache: &other, workspace: &workspace)
     }

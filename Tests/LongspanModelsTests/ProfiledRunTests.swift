@@ -37,7 +37,7 @@ import Testing
       #expect(names(-1) == Array(repeating: "embedding", count: steps))
       let attention = phase.name == "prefill" ? "attention_prefill" : "attention_decode"
       let layer = [
-        "rms_norm", "linear", "rope", "linear", "convert", "linear", "rope", attention, "linear", "rms_norm",
+        "rms_norm", "linear", "linear", "rope", "convert", "linear", "rope", attention, "linear", "rms_norm",
         "linear", "linear", "gated_activation", "linear",
       ]
       for tag in 0..<layers {

@@ -42,6 +42,20 @@ LSPAN_BEGIN_DECLS
 /* Largest number of query tokens a sequence may have in a decode call. */
 #define LSPAN_ATTENTION_MAX_DECODE_TOKENS 8
 
+/* Rotary embedding of keys as they are read, for a cache that holds them unrotated: the first 2*pairs channels of the
+ * key in slot s of its sequence turn by row positions[s] of the table, or by row s where positions is NULL. The keys in
+ * memory stay as they are; queries come rotated. The rotation is f32, and with it bf16 keys are not taken by dot products
+ * of pairs. Equal to lspan_rope on the keys, without its rounding to the keys' dtype. A sequence has at most 2^31 - 1 slots
+ * then; more is bad_shape. An unknown layout is bad_dtype, as for lspan_rope. */
+typedef struct lspan_key_rotation {
+    lspan_rope_layout layout;
+    int64_t pairs;        /* 1 .. D / 2 */
+    int64_t rows;         /* of the table: more than any position, or at least as many as any head has keys */
+    const float *cosine;  /* [rows, pairs], as lspan_rope_table makes them */
+    const float *sine;
+    const int32_t *positions; /* [sum S], 0 .. rows-1, shared by the heads; or NULL. Slots without a key are not looked at */
+} lspan_key_rotation;
+
 /* One attention call over a ragged batch. */
 typedef struct lspan_attention {
     int64_t sequences;   /* B >= 0; finding a task's sequence takes O(B), so hundreds, not hundreds of thousands */
@@ -57,6 +71,12 @@ typedef struct lspan_attention {
     lspan_heads queries; /* [sum T, Hq, D] */
     lspan_heads keys;    /* [sum S, Hk, D] */
     lspan_heads values;  /* [sum S, Hk, D]; same dtype as keys */
+
+    /* Keys that each head of a sequence has, [B, Hk], 0 .. the sequence's S, which then is a capacity; NULL where every
+     * head has all S. What is said of S above holds for each head's own number: queries sit at the end of its keys. */
+    const int64_t *kv_lengths;
+    /* NULL for keys that are rotated already, or need not be. */
+    const lspan_key_rotation *key_rotation;
 
     /* [sum T, Hq, D] f32; must not overlap any input. */
     float *output;
@@ -81,7 +101,7 @@ LSPAN_API lspan_status lspan_attention_prefill_workspace_size(
  * query tile sees are skipped. workspace: aligned to LSPAN_WORKSPACE_ALIGNMENT, not shared with a call that
  * runs at the same time.
  * Errors: null_pointer, bad_shape, bad_stride, bad_alignment, bad_dtype, overflow, bad_value, bad_index
- * (indptr), workspace_too_small, executor_failed. */
+ * (indptr, kv_lengths, a rotation's positions), workspace_too_small, executor_failed. */
 LSPAN_API lspan_status lspan_attention_prefill(
     const lspan_context *context, const lspan_attention *attention, void *workspace, size_t workspace_bytes);
 

@@ -79,11 +79,6 @@ LSPAN_API lspan_status lspan_rope_table(
     int64_t tokens, const int64_t *positions, int64_t pairs, const float *inverse_frequencies, float *cosine,
     float *sine);
 
-typedef enum LSPAN_OPEN_ENUM lspan_rope_layout {
-    lspan_rope_layout_halves = 0,     /* pair i is (x[i], x[i + pairs]): GPT-NeoX, Hugging Face */
-    lspan_rope_layout_interleaved = 1 /* pair i is (x[2i], x[2i+1]): Su et al. 2021, eq. 34; GGUF's llama */
-} lspan_rope_layout;
-
 /* Rotates the first 2*pairs channels of each head by the token's angles and copies the others (partial
  * rotary). input, output [T, heads, head_dim]; cosine, sine [T, pairs] f32. In place allowed.
  * head_dim is any value >= 2*pairs. */

@@ -12,6 +12,7 @@
 #include "kv.h"
 #include "measure.h"
 #include "profile.h"
+#include "sparse.h"
 #include "status.h"
 #include "types.h"
 

@@ -1,6 +1,6 @@
 /* profile.h: what kernel calls on a context took and did: totals by kernel, and an event a call.
  *
- * While a context's profile is on, every kernel call of attention.h and dense.h on it that succeeds is recorded
+ * While a context's profile is on, every kernel call of attention.h, sparse.h, dense.h and kv.h on it that succeeds is recorded
  * when it returns, by the thread that made it. Off, as it is after lspan_context_create, a call pays two loads and two
  * branches for it; on, two readings of the clock and some atomic additions, about 90 ns. lspan_rope_table has no
  * context and is not recorded, nor are the loops of measure.h.
@@ -13,13 +13,18 @@
  *
  * What a call did is counted from its arguments, whatever the implementation:
  *   bytes         the fewest that must move: each input once, each output once. Of keys and values those that a
- *                 query of the call sees; of an embedding table the rows looked up; optional operands only where
- *                 they are given; the output also as an input where a product accumulates.
+ *                 query of the call sees, which in sparse.h are counted for each list, and the lists' entries; of an
+ *                 embedding table the rows looked up; optional operands only where they are given; the output also as
+ *                 an input where a product accumulates. Of a compaction only the rows that change their slot; of a
+ *                 rotation in place the channels that turn, and as many rows of its table as it can use.
  *   flops         additions and multiplications of the mathematics; an exponential, tanh, erf or division counts
- *                 one. Attention: 4 * D for each query head and pair of a query and a key that it sees. Products:
- *                 2 * R * M * K. Decoding quantized weights counts 2 an element where it is the call's purpose
- *                 (dequantize, embedding), and nothing inside a product.
- *   exponentials  exp, or a tanh or erf, which are made of one: one for each query head and pair in attention.
+ *                 one. Attention: 4 * D for each query head and pair of a query and a key that it sees, or for each
+ *                 time that its list has the key. Products: 2 * R * M * K. Decoding quantized weights counts 2 an
+ *                 element where it is the call's purpose (dequantize, embedding), and nothing inside a product; nor do
+ *                 rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each head and scored
+ *                 token; selection: the sums of the shared scope; comparisons count nothing.
+ *   exponentials  exp, or a tanh or erf, which are made of one: one for each query head and pair in attention, two for
+ *                 each head and scored token in lag scores.
  *
  * Any number of threads may call kernels, set tags and read totals while the profile is on.
  */
@@ -47,7 +52,14 @@ typedef enum LSPAN_OPEN_ENUM lspan_profile_kernel {
     lspan_profile_kernel_log_softmax_gather = 8,
     lspan_profile_kernel_embedding = 9,
     lspan_profile_kernel_linear = 10,
-    lspan_profile_kernel_dequantize = 11
+    lspan_profile_kernel_dequantize = 11,
+    lspan_profile_kernel_lag_scores = 12,
+    lspan_profile_kernel_select = 13,
+    lspan_profile_kernel_compact = 14,
+    lspan_profile_kernel_rope_shift = 15,
+    lspan_profile_kernel_sparse_prefill = 16,
+    lspan_profile_kernel_sparse_decode = 17,
+    lspan_profile_kernel_lag_prefill = 18
 } lspan_profile_kernel;
 
 /* Kernels are numbered 0 .. lspan_profile_kernel_count()-1. */
@@ -64,8 +76,8 @@ typedef struct lspan_profile_event {
     int64_t exponentials;
     lspan_profile_kernel kernel;
     /* What the kernel worked on: lspan_block_type of the weights in linear, dequantize and embedding;
-     * lspan_activation in gated_activation; else lspan_dtype: of the keys and values in attention, of the output in
-     * rope and convert, of the input in the others. */
+     * lspan_activation in gated_activation; else lspan_dtype: of the keys and values in attention, of the keys in
+     * lag_scores, compact and rope_shift, of the output in rope and convert, of the input in the others. */
     int32_t variant;
     int32_t tag;    /* of the calling thread, see lspan_profile_set_tag */
     int32_t thread; /* the calling thread: numbered from 0 as threads first record an event in this process */

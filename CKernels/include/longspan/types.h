@@ -60,6 +60,12 @@ typedef struct lspan_heads_out {
     int64_t head_stride;
 } lspan_heads_out;
 
+/* Which channels of a head a rotary embedding turns together. */
+typedef enum LSPAN_OPEN_ENUM lspan_rope_layout {
+    lspan_rope_layout_halves = 0,     /* pair i is (x[i], x[i + pairs]): GPT-NeoX, Hugging Face */
+    lspan_rope_layout_interleaved = 1 /* pair i is (x[2i], x[2i+1]): Su et al. 2021, eq. 34; GGUF's llama */
+} lspan_rope_layout;
+
 /* A read-only [rows, columns] view with contiguous columns. */
 typedef struct lspan_matrix {
     const void *data;

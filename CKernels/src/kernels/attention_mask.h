@@ -5,6 +5,13 @@
 #include "../integers.h"
 #include <longspan/attention.h>
 
+/* Keys of one head of a sequence. */
+static inline int64_t lspan_keys_of_head(const lspan_attention *a, int64_t sequence, int64_t kv_head)
+{
+    if (a->kv_lengths) return a->kv_lengths[sequence * a->kv_heads + kv_head];
+    return a->kv_indptr[sequence + 1] - a->kv_indptr[sequence];
+}
+
 /* A row sees key j where j < high and (j >= low or j < sinks). All three do not decrease with the row. */
 typedef struct lspan_row_keys {
     int64_t low;

@@ -4,7 +4,8 @@
 
 void LSPAN_VARIANT(attention_merge)(const lspan_merge *merge, int64_t row, float *output, float *log_sum_exp)
 {
-    const float *lse = merge->log_sum_exps + row;
+    /* without parts there may be no array to point into */
+    const float *lse = merge->parts > 0 ? merge->log_sum_exps + row : NULL;
     int64_t stride = merge->part_stride_rows;
     float highest = -INFINITY;
     for (int64_t p = 0; p < merge->parts; p++) {

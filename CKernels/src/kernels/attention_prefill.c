@@ -2,7 +2,8 @@
  *
  * Rows are (token, query head of the group) pairs, so each key and value tile is converted and transposed once
  * for the G heads that share it, and for many tokens. The rows pass over it in blocks, each of which takes only the
- * keys that its own rows see. Scores = Q K^T and output += P V are both register-tiled products.
+ * keys that its own rows see. Scores = Q K^T and output += P V are both register-tiled products. Packing is also where
+ * listed keys are gathered and keys are rotated, so the products know nothing of either.
  *
  * Where the CPU has bf16 dot products and queries, keys and values are all bf16, both products take pairs of bf16 as
  * their elements (`pairs` below): Q K^T is then exact but for its f32 sums, and the probabilities are rounded to bf16,
@@ -89,48 +90,71 @@ V_INLINE v_f32 load_keys(const void *data, int64_t base, int64_t index, int lane
     return lanes == V_WIDTH ? v_load_as(data, base + index, dtype) : v_load_as_n(data, base + index, dtype, lanes);
 }
 
-/* Panels of keys transposed: out[panel][d][j] for count keys, zero for keys count .. padded-1; depth elements d. */
-V_INLINE void pack_keys(
-    float *out, lspan_heads keys, int64_t base, int64_t count, int64_t padded, int64_t depth, const lspan_dtype dtype,
+/* V_WIDTH columns of a panel of keys transposed: panel[d][j] for `count` keys at elements rows[j], zero for others. */
+V_INLINE void pack_columns(
+    float *panel, const void *data, const int64_t rows[V_WIDTH], int64_t count, int64_t depth, const lspan_dtype dtype,
     const int pairs)
 {
-    for (int64_t j = 0; j < padded; j += V_WIDTH) {
+    for (int64_t d = 0; d < depth; d += V_WIDTH) {
+        int width = (int)lspan_min64(V_WIDTH, depth - d);
+        v_f32 block[V_WIDTH];
+#pragma GCC unroll 16
+        for (int i = 0; i < V_WIDTH; i++) {
+            block[i] = v_zero();
+            if (i < count) block[i] = load_keys(data, rows[i], d, width, dtype, pairs);
+        }
+        v_transpose(block);
+#pragma GCC unroll 16
+        for (int i = 0; i < V_WIDTH; i++) {
+            if (i < width) v_store(panel + (d + i) * PANEL, block[i]);
+        }
+    }
+}
+
+/* Panels of keys transposed: out[panel][d][j] for the keys of a tile, padded with zeros to whole vectors; depth elements
+ * d. `base` is the element of slot 0. */
+V_INLINE void pack_keys(
+    float *out, const lspan_attention *a, const key_tile *tile, int64_t key0, int64_t base, int64_t depth,
+    const lspan_dtype dtype, const int pairs)
+{
+    for (int64_t j = 0; j < tile->count; j += V_WIDTH) {
         float *panel = out + j / PANEL * PANEL * depth + j % PANEL;
-        for (int64_t d = 0; d < depth; d += V_WIDTH) {
-            int width = (int)lspan_min64(V_WIDTH, depth - d);
-            v_f32 block[V_WIDTH];
-#pragma GCC unroll 16
-            for (int i = 0; i < V_WIDTH; i++) {
-                block[i] = v_zero();
-                if (j + i < count) {
-                    block[i] = load_keys(keys.data, base + (j + i) * keys.token_stride, d, width, dtype, pairs);
-                }
+        int64_t rows[V_WIDTH], count = lspan_min64(V_WIDTH, tile->count - j);
+        for (int64_t i = 0; i < count; i++) rows[i] = base + slot_of(tile, j + i) * a->keys.token_stride;
+        if (!pairs && a->key_rotation) {
+            float rotated[V_WIDTH * LSPAN_ATTENTION_MAX_HEAD_DIM];
+            for (int64_t i = 0; i < count; i++) {
+                rotate_key(rotated + i * depth, a, key0, slot_of(tile, j + i), rows[i], dtype);
+                rows[i] = i * depth;
             }
-            v_transpose(block);
-#pragma GCC unroll 16
-            for (int i = 0; i < V_WIDTH; i++) {
-                if (i < width) v_store(panel + (d + i) * PANEL, block[i]);
-            }
+            pack_columns(panel, rotated, rows, count, depth, lspan_dtype_f32, 0);
+        } else {
+            pack_columns(panel, a->keys.data, rows, count, depth, dtype, pairs);
         }
     }
 }
 
 /* Panels of values: out[panel][j][d], zero in the columns that pad head_dim to whole vectors; with pairs, j counts
- * pairs of keys, the last of which may have one key and a zero. */
+ * pairs of keys, the last of which may have one key and a zero. `base` is the element of slot 0. */
 V_INLINE void pack_values(
-    float *out, lspan_heads values, int64_t base, int64_t count, int64_t head_dim, const lspan_dtype dtype,
+    float *out, lspan_heads values, const key_tile *tile, int64_t base, int64_t head_dim, const lspan_dtype dtype,
     const int pairs)
 {
     const int64_t step = pairs ? 2 : 1;
-    for (int64_t j = 0; j < count; j += step) {
-        int64_t row = base + j * values.token_stride;
+    for (int64_t j = 0; j < tile->count; j += step) {
+        int64_t row = base + slot_of(tile, j) * values.token_stride;
+#if V_BF16_DOT
+        const uint16_t *second = NULL;
+        if (pairs && j + 1 < tile->count) {
+            second = (const uint16_t *)values.data + base + slot_of(tile, j + 1) * values.token_stride;
+        }
+#endif
         for (int64_t d = 0; d < head_dim; d += V_WIDTH) {
             float *to = out + (d / PANEL * LSPAN_PREFILL_KEYS + j / step) * PANEL + d % PANEL;
             int width = (int)lspan_min64(V_WIDTH, head_dim - d);
 #if V_BF16_DOT
             if (pairs) {
-                const uint16_t *from = (const uint16_t *)values.data + row + d;
-                v_store(to, v_zip_bf16(from, j + 1 < count ? from + values.token_stride : NULL, width));
+                v_store(to, v_zip_bf16((const uint16_t *)values.data + row + d, second ? second + d : NULL, width));
                 continue;
             }
 #endif
@@ -145,48 +169,63 @@ typedef struct tile_rows {
     int64_t rows;    /* count * G */
     int64_t padded;  /* rows rounded up to ROWS */
     int64_t tokens;  /* T of the sequence */
-    int64_t keys;    /* S of the sequence */
+    int64_t keys;    /* S of the head */
     int64_t key0;    /* the sequence's first row in K and V */
+    int64_t key_base; /* the element of the head's slot 0 in K, and in V */
+    int64_t value_base;
 } tile_rows;
 
-/* Asks for `rows` rows from an element on. */
-V_INLINE void prefetch_rows(lspan_heads view, int64_t base, int64_t rows, int64_t head_dim, const lspan_dtype dtype)
+/* Asks for keys from .. end-1 of a tile and their values, ahead of their use. */
+V_INLINE void prefetch_keys(
+    const lspan_attention *a, const tile_rows *t, const key_tile *tile, int64_t from, int64_t end,
+    const lspan_dtype dtype)
 {
     int64_t element = element_bytes(dtype);
-    const char *row = (const char *)view.data + base * element;
-    for (; rows > 0; rows--, row += view.token_stride * element) {
-        for (int64_t byte = 0; byte < head_dim * element; byte += 64) v_prefetch_l2(row + byte);
+    for (int64_t j = from; j < end; j++) {
+        int64_t slot = slot_of(tile, j);
+        const char *key = (const char *)a->keys.data + (t->key_base + slot * a->keys.token_stride) * element;
+        const char *value = (const char *)a->values.data + (t->value_base + slot * a->values.token_stride) * element;
+        for (int64_t byte = 0; byte < a->head_dim * element; byte += 64) v_prefetch_l2(key + byte);
+        for (int64_t byte = 0; byte < a->head_dim * element; byte += 64) v_prefetch_l2(value + byte);
     }
 }
 
-/* Asks for keys first .. end-1 of the sequence and their values, ahead of their use. */
-V_INLINE void prefetch_keys(
-    const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, int64_t first, int64_t end,
-    const lspan_dtype dtype)
+/* Keys of a tile, in whole panels at their start, outside which no row sees any. */
+typedef struct tile_part {
+    int64_t from;
+    int64_t to;
+} tile_part;
+
+V_INLINE tile_part seen_part(const key_tile *tile, lspan_row_keys seen)
 {
-    int64_t token = t->key0 + first, head = task->kv_head;
-    prefetch_rows(
-        a->keys, token * a->keys.token_stride + head * a->keys.head_stride, end - first, a->head_dim, dtype);
-    prefetch_rows(
-        a->values, token * a->values.token_stride + head * a->values.head_stride, end - first, a->head_dim, dtype);
+    tile_part part = {0, tile->count};
+    if (tile->slots) {
+        while (part.to > 0 && tile->slots[part.to - 1] >= seen.high) part.to--;
+        while (part.from < part.to && tile->slots[part.from] < seen.low && tile->slots[part.from] >= seen.sinks) {
+            part.from++;
+        }
+    } else {
+        part.to = lspan_min64(part.to, seen.high - tile->first);
+        part.from = tile->first < seen.sinks ? 0 : lspan_max64(0, seen.low - tile->first);
+    }
+    part.from = part.from / PANEL * PANEL;
+    return part;
 }
 
-/* Rows r .. r+rows-1, of which those from t->rows on only pad the last product tile, against the packed keys first ..
- * first+count-1. */
+/* Rows r .. r+rows-1, of which those from t->rows on only pad the last product tile, against a packed tile of keys. */
 V_INLINE void attend_block(
     const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, const lspan_attention_scratch *s,
-    int64_t r, int64_t rows, int64_t first, int64_t count, const int pairs)
+    int64_t r, int64_t rows, const key_tile *tile, const int pairs)
 {
     int64_t head_dim = a->head_dim, depth = pairs ? head_dim / 2 : head_dim;
     int64_t columns = lspan_round_up(head_dim, V_WIDTH), stride = lspan_round_up(head_dim, LSPAN_SCRATCH_LANES);
     int64_t end = lspan_min64(r + rows, t->rows);
     lspan_row_keys seen = lspan_keys_of_rows(
         a, task->first + r / t->group, task->first + (end - 1) / t->group, t->tokens, t->keys);
-    int64_t to = lspan_min64(count, seen.high - first);
-    /* from a whole panel on */
-    int64_t from = first < seen.sinks ? 0 : lspan_max64(0, seen.low - first) / PANEL * PANEL;
-    if (from >= to) return;
-    int64_t padded = lspan_round_up(to - from, V_WIDTH);
+    tile_part part = seen_part(tile, seen);
+    int64_t from = part.from, count = part.to - part.from;
+    if (count <= 0) return;
+    int64_t padded = lspan_round_up(count, V_WIDTH);
 
     product(
         s->queries + r * depth, depth, s->keys + from * depth, depth, s->scores, LSPAN_PREFILL_KEYS, rows, padded,
@@ -194,46 +233,46 @@ V_INLINE void attend_block(
     for (int64_t i = r; i < end; i++) {
         float *scores = s->scores + (i - r) * LSPAN_PREFILL_KEYS;
         float factor = stream_softmax(
-            scores, first + from, to - from, padded,
-            lspan_keys_of_row(a, task->first + i / t->group, t->tokens, t->keys), pairs ? a->scale : 1.0f, a->softcap,
-            s->maximum + i, s->sum + i, pairs);
+            scores, tile, from, count, padded, lspan_keys_of_row(a, task->first + i / t->group, t->tokens, t->keys),
+            pairs ? a->scale : 1.0f, a->softcap, s->maximum + i, s->sum + i, pairs);
         if (factor != 1.0f) scale_row(s->output + i * stride, columns, factor);
     }
-    int64_t skipped = pairs ? from / 2 : from, taken = pairs ? (to - from + 1) / 2 : to - from;
+    int64_t skipped = pairs ? from / 2 : from, taken = pairs ? (count + 1) / 2 : count;
     product(
         s->scores, LSPAN_PREFILL_KEYS, s->values + skipped * PANEL, LSPAN_PREFILL_KEYS, s->output + r * stride, stride,
         rows, columns, taken, 1, pairs);
 }
 
-/* One key tile: keys first .. first+count-1 of the sequence against every row of the task; `after` keys follow that it
- * will see next. */
+/* One key tile against every row of the task, while the tile after it is asked for. */
 V_INLINE void attend_tile(
     const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, const lspan_attention_scratch *s,
-    int64_t first, int64_t count, int64_t after, const lspan_dtype dtype, const int pairs)
+    const key_tile *tile, const key_tile *next, const lspan_dtype dtype, const int pairs)
 {
     int64_t depth = pairs ? a->head_dim / 2 : a->head_dim;
-    int64_t key_base = (t->key0 + first) * a->keys.token_stride + task->kv_head * a->keys.head_stride;
-    int64_t value_base = (t->key0 + first) * a->values.token_stride + task->kv_head * a->values.head_stride;
-    pack_keys(s->keys, a->keys, key_base, count, lspan_round_up(count, V_WIDTH), depth, dtype, pairs);
-    pack_values(s->values, a->values, value_base, count, a->head_dim, dtype, pairs);
-    int64_t next = first + count;
-    after = lspan_min64(after, LSPAN_PREFILL_KEYS);
+    pack_keys(s->keys, a, tile, t->key0, t->key_base, depth, dtype, pairs);
+    pack_values(s->values, a->values, tile, t->value_base, a->head_dim, dtype, pairs);
     for (int64_t r = 0; r < t->padded; r += LSPAN_PREFILL_BLOCK_ROWS) {
         int64_t rows = lspan_min64(LSPAN_PREFILL_BLOCK_ROWS, t->padded - r);
-        prefetch_keys(a, task, t, next + after * r / t->padded, next + after * (r + rows) / t->padded, dtype);
-        attend_block(a, task, t, s, r, rows, first, count, pairs);
+        prefetch_keys(a, t, next, next->count * r / t->padded, next->count * (r + rows) / t->padded, dtype);
+        attend_block(a, task, t, s, r, rows, tile, pairs);
     }
 }
 
-/* The key tiles of keys begin .. end-1. */
-V_INLINE void attend_range(
-    const lspan_attention *a, const lspan_prefill_task *task, const tile_rows *t, const lspan_attention_scratch *s,
-    int64_t begin, int64_t end, const lspan_dtype dtype, const int pairs)
+/* The next tile: a piece of a range where there is enough of it, or where no list follows that could fill the tile up;
+ * else slots across segments. */
+V_INLINE key_tile take_tile(key_cursor *cursor, int32_t *slots)
 {
-    for (int64_t j = begin; j < end; j += LSPAN_PREFILL_KEYS) {
-        int64_t count = lspan_min64(LSPAN_PREFILL_KEYS, end - j);
-        attend_tile(a, task, t, s, j, count, end - j - count, dtype, pairs);
+    const lspan_key_segment *s = current_segment(cursor);
+    key_tile tile = {NULL, 0, 0, 0};
+    if (!s) return tile;
+    int64_t left = s->end - cursor->next;
+    if (s->entries || (cursor->segments->listed && left < LSPAN_PREFILL_KEYS)) {
+        return tile_of_slots(slots, take_slots(cursor, slots, LSPAN_PREFILL_KEYS));
     }
+    tile.first = cursor->next;
+    tile.count = lspan_min64(LSPAN_PREFILL_KEYS, left);
+    tile.end = cursor->next += tile.count;
+    return tile;
 }
 
 V_INLINE void attend(
@@ -244,7 +283,9 @@ V_INLINE void attend(
     t.rows = task.count * t.group;
     t.padded = lspan_round_up(t.rows, ROWS);
     t.key0 = a->kv_indptr[task.sequence];
-    t.keys = a->kv_indptr[task.sequence + 1] - t.key0;
+    t.keys = lspan_keys_of_head(a, task.sequence, task.kv_head);
+    t.key_base = t.key0 * a->keys.token_stride + task.kv_head * a->keys.head_stride;
+    t.value_base = t.key0 * a->values.token_stride + task.kv_head * a->values.head_stride;
     int64_t query0 = a->query_indptr[task.sequence];
     t.tokens = a->query_indptr[task.sequence + 1] - query0;
 
@@ -252,8 +293,10 @@ V_INLINE void attend(
     int64_t stride = lspan_round_up(a->head_dim, LSPAN_SCRATCH_LANES);
     int64_t depth = pairs ? a->head_dim / 2 : a->head_dim;
     lspan_row_keys seen = lspan_keys_of_rows(a, task.first, task.first + task.count - 1, t.tokens, t.keys);
-    int64_t start = seen.sinks > 0 ? 0 : seen.low;
-    prefetch_keys(a, &task, &t, start, lspan_min64(seen.high, start + LSPAN_PREFILL_KEYS), dtype);
+    key_cursor cursor = first_key(a, &task.segments, task.sequence, seen);
+    int32_t slots[2][LSPAN_PREFILL_KEYS];
+    key_tile tile = take_tile(&cursor, slots[0]);
+    prefetch_keys(a, &t, &tile, 0, tile.count, dtype);
     for (int64_t r = 0; r < t.rows; r++) {
         int64_t token = query0 + task.first + r / t.group, head = task.kv_head * t.group + r % t.group;
         if (pairs) {
@@ -269,8 +312,11 @@ V_INLINE void attend(
     memset(s.queries + t.rows * depth, 0, (size_t)((t.padded - t.rows) * depth) * sizeof(float));
     memset(s.output, 0, (size_t)(t.padded * stride) * sizeof(float));
 
-    attend_range(a, &task, &t, &s, 0, seen.sinks, dtype, pairs);
-    attend_range(a, &task, &t, &s, seen.low, seen.high, dtype, pairs);
+    for (int i = 1; tile.count > 0; i ^= 1) {
+        key_tile next = take_tile(&cursor, slots[i]);
+        attend_tile(a, &task, &t, &s, &tile, &next, dtype, pairs);
+        tile = next;
+    }
 
     for (int64_t r = 0; r < t.rows; r++) {
         int64_t token = query0 + task.first + r / t.group;
@@ -288,7 +334,7 @@ void LSPAN_VARIANT(attention_prefill)(const lspan_attention *attention, lspan_pr
         attend(attention, task, scratch, lspan_dtype_f16, 0);
         break;
     case lspan_dtype_bf16:
-        if (V_BF16_DOT && attention->queries.dtype == lspan_dtype_bf16) {
+        if (V_BF16_DOT && attention->queries.dtype == lspan_dtype_bf16 && !attention->key_rotation) {
             attend(attention, task, scratch, lspan_dtype_bf16, V_BF16_DOT);
         } else {
             attend(attention, task, scratch, lspan_dtype_bf16, 0);

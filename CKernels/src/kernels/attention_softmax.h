@@ -3,7 +3,7 @@
 #define LSPAN_ATTENTION_SOFTMAX_H
 
 #include "../simd/vmath.h"
-#include "attention_mask.h"
+#include "attention_keys.h"
 #include "attention_scratch.h"
 
 /* lspan_dtype_size where the compiler knows the dtype. */
@@ -44,23 +44,30 @@ V_INLINE void scale_row(float *row, int64_t columns, float factor)
 #define LOG2_E 0x1.715476p+0f
 #define LN_2 0x1.62e43p-1f
 
-/* Turns a row's scores times `scale` over keys first .. first+count-1 into exponentials relative to the row's new
+/* Turns a row's scores times `scale` over keys from .. from+count-1 of a tile into exponentials relative to the row's new
  * maximum and updates its running maximum, which is log2(e) times that of the logits, and its sum. `padded` is count
  * rounded up to whole vectors; scores between the two become 0. With `narrow` the exponentials are stored as bf16 in the
  * scores' own memory, while the sum keeps the unrounded ones. Returns the factor by which the row's earlier output must
  * be multiplied. */
 V_INLINE float stream_softmax(
-    float *scores, int64_t first, int64_t count, int64_t padded, lspan_row_keys seen, float scale, float softcap,
-    float *maximum, float *sum, const int narrow)
+    float *scores, const key_tile *tile, int64_t from, int64_t count, int64_t padded, lspan_row_keys seen, float scale,
+    float softcap, float *maximum, float *sum, const int narrow)
 {
-    int sees_all = lspan_row_sees_all(seen, first, first + count);
+    const int32_t *slots = tile->slots;
+    int64_t first = slots ? tile->first : tile->first + from;
+    int sees_all = lspan_row_sees_all(seen, first, slots ? tile->end : first + count);
     if (softcap > 0 || padded != count || !sees_all) {
         if (scale != 1.0f) scale_row(scores, padded, scale);
         scale = 1.0f;
         if (softcap > 0) cap_scores(scores, padded, softcap);
         for (int64_t j = count; j < padded; j++) scores[j] = -INFINITY;
     }
-    if (!sees_all) {
+    if (!sees_all && slots) {
+        for (int64_t j = 0; j < count; j++) {
+            int64_t slot = slots[from + j];
+            scores[j] = slot < seen.high && (slot >= seen.low || slot < seen.sinks) ? scores[j] : -INFINITY;
+        }
+    } else if (!sees_all) {
         int64_t sinks = lspan_clamp64(seen.sinks - first, 0, count);
         int64_t low = lspan_clamp64(seen.low - first, sinks, count);
         int64_t high = lspan_clamp64(seen.high - first, low, count);

@@ -4,6 +4,22 @@
 
 #include <longspan/attention.h>
 #include <longspan/dense.h>
+#include <longspan/kv.h>
+
+/* Keys of a task: slots begin .. end-1 of the sequence or, with entries, numbers begin .. end-1 of a list, counted as if
+ * every entry had all its slots: number i is slot entries[i / block] * block + i % block, if the head has it. */
+typedef struct lspan_key_segment {
+    int64_t begin;
+    int64_t end;
+    const int32_t *entries;
+    int64_t block;
+} lspan_key_segment;
+
+typedef struct lspan_key_segments {
+    int64_t count; /* at least 1; segments may be empty */
+    lspan_key_segment at[3];
+    int listed; /* at least one has entries */
+} lspan_key_segments;
 
 /* A prefill task's place: query tokens first .. first+count-1 of one sequence, for one key/value head. */
 typedef struct lspan_prefill_task {
@@ -11,16 +27,15 @@ typedef struct lspan_prefill_task {
     int64_t kv_head;
     int64_t first;
     int64_t count;
+    lspan_key_segments segments;
 } lspan_prefill_task;
 
-/* A decode task's place: keys begin .. end-1 of what the sequence's queries see (counted without the gap
- * between sinks and window), for one key/value head. Results go to output [T, G, D] by the strides and to
- * log_sum_exp [T, G] with token stride log_sum_exp_stride. */
+/* A decode task's place: some of the keys that the sequence's queries see, for one key/value head. Results go to output
+ * [T, G, D] by the strides and to log_sum_exp [T, G] with token stride log_sum_exp_stride. */
 typedef struct lspan_decode_task {
     int64_t sequence;
     int64_t kv_head;
-    int64_t begin;
-    int64_t end;
+    lspan_key_segments segments;
     float *output;
     int64_t output_token_stride;
     int64_t output_head_stride;
@@ -72,6 +87,32 @@ typedef struct lspan_loss {
     float *entropy;
 } lspan_loss;
 
+/* Windows of one head's keys or of its values: `windows` of them are scored, and one more is read. */
+typedef struct lspan_lag_task {
+    const void *data; /* the first token of the first window */
+    lspan_dtype dtype;
+    int64_t token_stride;
+    int64_t head_dim;
+    int64_t window;
+    int64_t windows;
+    float weight;    /* of these scores */
+    int accumulate;  /* add to `scores`, else overwrite */
+    float *scores;   /* [windows * window] */
+} lspan_lag_task;
+
+/* Rows of one head of one array: entry i of `indices` goes to slot destination + i, and `tail` rows from tail_begin
+ * behind the last. */
+typedef struct lspan_row_move {
+    char *data; /* slot 0 */
+    int64_t row_bytes;
+    int64_t stride_bytes; /* at least row_bytes */
+    const int32_t *indices;
+    int64_t count;
+    int64_t destination;
+    int64_t tail_begin;
+    int64_t tail;
+} lspan_row_move;
+
 /* Exponents of a pass of measure_exp. */
 #define LSPAN_MEASURE_EXPONENTS 2048
 
@@ -85,7 +126,10 @@ typedef struct lspan_kernels {
     const char *name;
 
     void (*attention_prefill)(const lspan_attention *attention, lspan_prefill_task task, void *scratch);
+    /* of keys in ranges that need no rotation */
     void (*attention_decode)(const lspan_attention *attention, lspan_decode_task task, void *scratch);
+    /* of any keys */
+    void (*attention_decode_gather)(const lspan_attention *attention, lspan_decode_task task, void *scratch);
     void (*attention_merge)(
         const lspan_merge *merge, int64_t row, float *output, float *log_sum_exp);
 
@@ -99,6 +143,12 @@ typedef struct lspan_kernels {
     void (*log_softmax_gather)(const lspan_loss *loss, int64_t first, int64_t end);
     /* `count` elements of whole blocks */
     void (*dequantize)(lspan_block_type type, const void *blocks, int64_t count, float *output);
+
+    /* scratch as lag_scratch.h lays it out */
+    void (*lag_scores)(const lspan_lag_task *task, float *scratch);
+    void (*move_rows)(const lspan_row_move *move);
+    /* rows first .. end-1 of heads * tokens, by heads */
+    void (*rope_shift)(const lspan_rope_shifting *shifting, int64_t first, int64_t end);
 
     /* the sum of what was read; count is a multiple of 16 */
     double (*measure_read)(const float *data, int64_t count, int64_t passes);

@@ -8,6 +8,7 @@ const lspan_kernels LSPAN_VARIANT(kernels) = {
     .name = LSPAN_QUOTE(LSPAN_ISA),
     .attention_prefill = LSPAN_VARIANT(attention_prefill),
     .attention_decode = LSPAN_VARIANT(attention_decode),
+    .attention_decode_gather = LSPAN_VARIANT(attention_decode_gather),
     .attention_merge = LSPAN_VARIANT(attention_merge),
     .rms_norm = LSPAN_VARIANT(rms_norm),
     .layer_norm = LSPAN_VARIANT(layer_norm),
@@ -16,6 +17,9 @@ const lspan_kernels LSPAN_VARIANT(kernels) = {
     .convert = LSPAN_VARIANT(convert),
     .log_softmax_gather = LSPAN_VARIANT(log_softmax_gather),
     .dequantize = LSPAN_VARIANT(dequantize),
+    .lag_scores = LSPAN_VARIANT(lag_scores),
+    .move_rows = LSPAN_VARIANT(move_rows),
+    .rope_shift = LSPAN_VARIANT(rope_shift),
     .measure_read = LSPAN_VARIANT(measure_read),
     .measure_fma_f32 = LSPAN_VARIANT(measure_fma_f32),
 #if V_BF16_DOT

@@ -8,6 +8,7 @@
 
 void LSPAN_VARIANT(attention_prefill)(const lspan_attention *attention, lspan_prefill_task task, void *scratch);
 void LSPAN_VARIANT(attention_decode)(const lspan_attention *attention, lspan_decode_task task, void *scratch);
+void LSPAN_VARIANT(attention_decode_gather)(const lspan_attention *attention, lspan_decode_task task, void *scratch);
 void LSPAN_VARIANT(attention_merge)(const lspan_merge *merge, int64_t row, float *output, float *log_sum_exp);
 void LSPAN_VARIANT(rms_norm)(const lspan_norm *norm, int64_t first, int64_t end);
 void LSPAN_VARIANT(layer_norm)(const lspan_norm *norm, int64_t first, int64_t end);
@@ -17,6 +18,9 @@ void LSPAN_VARIANT(convert)(
     int64_t heads, int64_t head_dim, lspan_heads input, lspan_heads_out output, int64_t first, int64_t end);
 void LSPAN_VARIANT(log_softmax_gather)(const lspan_loss *loss, int64_t first, int64_t end);
 void LSPAN_VARIANT(dequantize)(lspan_block_type type, const void *blocks, int64_t count, float *output);
+void LSPAN_VARIANT(lag_scores)(const lspan_lag_task *task, float *scratch);
+void LSPAN_VARIANT(move_rows)(const lspan_row_move *move);
+void LSPAN_VARIANT(rope_shift)(const lspan_rope_shifting *shifting, int64_t first, int64_t end);
 double LSPAN_VARIANT(measure_read)(const float *data, int64_t count, int64_t passes);
 lspan_measured LSPAN_VARIANT(measure_fma_f32)(int64_t iterations, float multiplier, float addend);
 lspan_measured LSPAN_VARIANT(measure_fma_bf16)(int64_t iterations, float multiplier, float addend);

@@ -85,6 +85,7 @@ V_INLINE v_f32 v_fnma(v_f32 a, v_f32 b, v_f32 c) { return _mm512_fnmadd_ps(a, b,
 V_INLINE v_f32 v_max(v_f32 a, v_f32 b) { return _mm512_max_ps(a, b); }
 V_INLINE v_f32 v_min(v_f32 a, v_f32 b) { return _mm512_min_ps(a, b); }
 V_INLINE v_f32 v_abs(v_f32 x) { return _mm512_abs_ps(x); }
+V_INLINE v_f32 v_sqrt(v_f32 x) { return _mm512_sqrt_ps(x); }
 V_INLINE v_f32 v_round(v_f32 x)
 {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -133,6 +134,19 @@ V_INLINE void v_reduce_add4x4(const v_f32 x[4][4], float *out, int64_t stride)
     _mm_storeu_ps(out + stride, _mm512_extractf32x4_ps(sums, 1));
     _mm_storeu_ps(out + 2 * stride, _mm512_extractf32x4_ps(sums, 2));
     _mm_storeu_ps(out + 3 * stride, _mm512_extractf32x4_ps(sums, 3));
+}
+
+V_INLINE void v_unzip(v_f32 a, v_f32 b, v_f32 *even, v_f32 *odd)
+{
+    __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    *even = _mm512_permutex2var_ps(a, index, b);
+    *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(index, _mm512_set1_epi32(1)), b);
+}
+V_INLINE void v_zip(v_f32 even, v_f32 odd, v_f32 *a, v_f32 *b)
+{
+    __m512i index = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *a = _mm512_permutex2var_ps(even, index, odd);
+    *b = _mm512_permutex2var_ps(even, _mm512_add_epi32(index, _mm512_set1_epi32(8)), odd);
 }
 
 V_INLINE void v_transpose(v_f32 rows[V_WIDTH])

@@ -51,6 +51,7 @@ V_INLINE v_f32 v_fnma(v_f32 a, v_f32 b, v_f32 c) { return c - a * b; }
 V_INLINE v_f32 v_max(v_f32 a, v_f32 b) { return a > b ? a : b; }
 V_INLINE v_f32 v_min(v_f32 a, v_f32 b) { return a < b ? a : b; }
 V_INLINE v_f32 v_abs(v_f32 x) { return fabsf(x); }
+V_INLINE v_f32 v_sqrt(v_f32 x) { return sqrtf(x); }
 V_INLINE v_f32 v_round(v_f32 x) { return nearbyintf(x); }
 /* In two halves, because one exponent field holds only 2^-126 .. 2^127. */
 V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n)
@@ -68,6 +69,16 @@ V_INLINE float v_reduce_max(v_f32 x) { return x; }
 V_INLINE void v_reduce_add4(const v_f32 x[4], float *out)
 {
     memcpy(out, x, 4 * sizeof(float));
+}
+V_INLINE void v_unzip(v_f32 a, v_f32 b, v_f32 *even, v_f32 *odd)
+{
+    *even = a;
+    *odd = b;
+}
+V_INLINE void v_zip(v_f32 even, v_f32 odd, v_f32 *a, v_f32 *b)
+{
+    *a = even;
+    *b = odd;
 }
 V_INLINE void v_transpose(v_f32 rows[V_WIDTH]) { (void)rows; }
 

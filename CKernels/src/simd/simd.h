@@ -14,6 +14,7 @@
  *   reductions              v_reduce_add, v_reduce_max; v_reduce_add4 of four vectors into out[0..3];
  *                           v_reduce_add4x4 of four times four into four such rows, where it is cheaper in one go
  *   v_transpose             rows[i] lane j <-> rows[j] lane i
+ *   v_unzip, v_zip          2 * V_WIDTH elements in two vectors: apart into even and odd ones, and back
  *
  * and where V_BF16_DOT is 1, on vectors whose lanes are taken as pairs of bf16 (low half first):
  *

@@ -2,14 +2,13 @@ import Longspan
 import LongspanKernels
 
 extension LlamaModel {
-  /// Tokens up to which attention splits keys instead of query rows.
-  private static let decodeTokens = 8
   /// Rows of logits made at once: 128 rows of a vocabulary of 49,152 take 24 MiB.
   static let logitRows = 128
 
   /// Reads tokens after those in the cache and returns their hidden states after the final norm, `[T, hidden]`.
   ///
-  /// The tokens' positions follow the cache's count. Nothing is added to the cache if this throws.
+  /// The tokens' positions follow those of the cache, which is unchanged if this throws, unless its policy had begun to
+  /// give up slots; it says so then.
   ///
   /// In a ``KernelProfile``, calls have the tag of their layer: -1 for the embedding, ``LlamaConfiguration/layers`` for
   /// the final norm and the logits.
@@ -19,31 +18,46 @@ extension LlamaModel {
   ///   - cache: grows by the tokens.
   ///   - workspace: scratch, reused between calls.
   public func hiddenStates(
-    of tokens: [Int32], cache: inout DenseKVCache, workspace: inout Workspace
+    of tokens: [Int32], cache: inout KVCache, workspace: inout Workspace
   ) throws(LongspanError) -> AlignedBuffer<Float> {
     try hiddenStates(of: tokens, cache: &cache, workspace: &workspace, observe: nil)
   }
 
   /// `observe` sees the residual stream after the embedding (-1) and after each layer.
   func hiddenStates(
-    of tokens: [Int32], cache: inout DenseKVCache, workspace: inout Workspace,
+    of tokens: [Int32], cache: inout KVCache, workspace: inout Workspace,
     observe: ((Int, Span<Float>) -> Void)?
   ) throws(LongspanError) -> AlignedBuffer<Float> {
     let c = configuration
     let count = tokens.count
     guard count > 0 else { throw LongspanError(.invalidArgument, "a model cannot read 0 tokens") }
-    guard cache.layers == c.layers, cache.heads == c.keyValueHeads, cache.headDimension == c.headDimension
+    let shape = cache.shape
+    guard shape.layers == c.layers, shape.heads == c.keyValueHeads, shape.headDimension == c.headDimension
     else {
       throw LongspanError(
         .invalidArgument,
-        "a cache of \(cache.layers) layers and \(cache.heads) x \(cache.headDimension) is not of this model's shape"
+        "a cache of \(shape.layers) layers and \(shape.heads) x \(shape.headDimension) is not of this model's shape"
       )
     }
-    try cache.reserve(count)
-    let first = cache.count
-    let rotary = try RotaryTable(
-      positions: (first..<first + count).map(Int64.init), inverseFrequencies: inverseFrequencies)
+    try cache.beginStep(count)
+    do throws(LongspanError) {
+      let states = try run(tokens, &cache, &workspace, observe)
+      try cache.commitStep(on: context, workspace: &workspace)
+      return states
+    } catch {
+      cache.abandonStep()
+      throw error
+    }
+  }
 
+  /// Runs a step that the cache has begun.
+  private func run(
+    _ tokens: [Int32], _ cache: inout KVCache, _ workspace: inout Workspace,
+    _ observe: ((Int, Span<Float>) -> Void)?
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    let c = configuration
+    let count = tokens.count
+    var rotary = try Rotary(first: cache.nextPosition(layer: 0), count: count, inverseFrequencies)
     var step = try Step(configuration: c, count: count)
     var residual = try AlignedBuffer<Float>(count: count * c.hidden)
     var embedded = residual.mutableSpan
@@ -52,14 +66,27 @@ extension LlamaModel {
     observe?(-1, residual.span)
     for (index, layer) in weights.layers.enumerated() {
       KernelProfile.setTag(index)
-      try attend(layer, index, count, rotary, &step, &residual, &cache, &workspace)
+      let first = cache.nextPosition(layer: index)
+      if first != rotary.first { rotary = try Rotary(first: first, count: count, inverseFrequencies) }
+      try attend(layer, index, count, rotary.table, &step, &residual, &cache, &workspace)
       try feedForward(layer, count, &step, &residual, &workspace)
       observe?(index, residual.span)
     }
     KernelProfile.setTag(c.layers)
     try normalize(residual, weights.outputNorm, count, into: &step.normed)
-    try cache.commit(count)
     return step.takeNormed()
+  }
+
+  /// The angles of consecutive positions. Layers differ in theirs only where a policy renumbers some and skips others.
+  private struct Rotary: ~Copyable {
+    let first: Int
+    let table: RotaryTable
+
+    init(first: Int, count: Int, _ inverseFrequencies: [Float]) throws(LongspanError) {
+      self.first = first
+      table = try RotaryTable(
+        positions: (first..<first + count).map(Int64.init), inverseFrequencies: inverseFrequencies)
+    }
   }
 
   /// The activations of one step, allocated together and reused by every layer.
@@ -67,7 +94,8 @@ extension LlamaModel {
     var normed: AlignedBuffer<Float>
     var query: AlignedBuffer<Float>
     var rotated: AlignedBuffer<Float>
-    var keyValue: AlignedBuffer<Float>
+    var keys: AlignedBuffer<Float>
+    var values: AlignedBuffer<Float>
     var gate: AlignedBuffer<Float>
     var up: AlignedBuffer<Float>
     var activated: AlignedBuffer<Float>
@@ -77,7 +105,7 @@ extension LlamaModel {
 
     // Every allocation may throw, so none is stored before all are made.
     init(configuration c: LlamaConfiguration, count: Int) throws(LongspanError) {
-      let width = 2 * c.hidden + (2 * c.heads + c.keyValueHeads) * c.headDimension + 3 * c.feedForward
+      let width = 2 * c.hidden + 2 * (c.heads + c.keyValueHeads) * c.headDimension + 3 * c.feedForward
       let (bytes, overflow) = count.multipliedReportingOverflow(by: width * MemoryLayout<Float>.stride)
       if overflow || count > Step.uncheckedTokens {
         try SystemMemory.require(
@@ -86,14 +114,16 @@ extension LlamaModel {
       let normed = try AlignedBuffer<Float>(count: count * c.hidden)
       let query = try AlignedBuffer<Float>(count: count * c.heads * c.headDimension)
       let rotated = try AlignedBuffer<Float>(count: count * c.heads * c.headDimension)
-      let keyValue = try AlignedBuffer<Float>(count: count * c.keyValueHeads * c.headDimension)
+      let keys = try AlignedBuffer<Float>(count: count * c.keyValueHeads * c.headDimension)
+      let values = try AlignedBuffer<Float>(count: count * c.keyValueHeads * c.headDimension)
       let gate = try AlignedBuffer<Float>(count: count * c.feedForward)
       let up = try AlignedBuffer<Float>(count: count * c.feedForward)
       let activated = try AlignedBuffer<Float>(count: count * c.feedForward)
       self.normed = normed
       self.query = query
       self.rotated = rotated
-      self.keyValue = keyValue
+      self.keys = keys
+      self.values = values
       self.gate = gate
       self.up = up
       self.activated = activated
@@ -106,27 +136,23 @@ extension LlamaModel {
   private func attend(
     _ layer: LlamaWeights.Layer, _ index: Int, _ count: Int, _ rotary: borrowing RotaryTable,
     _ step: inout Step,
-    _ residual: inout AlignedBuffer<Float>, _ cache: inout DenseKVCache, _ workspace: inout Workspace
+    _ residual: inout AlignedBuffer<Float>, _ cache: inout KVCache, _ workspace: inout Workspace
   ) throws(LongspanError) {
     let c = configuration
     try normalize(residual, layer.attentionNorm, count, into: &step.normed)
 
-    try multiply(step.normed, layer.key, count, &workspace, into: &step.keyValue)
-    var keys = try cache.keySlots(layer: index, count: count)
-    try context.rotate(
-      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
-      by: rotary,
-      layout: .interleaved, into: &keys)
-    try multiply(step.normed, layer.value, count, &workspace, into: &step.keyValue)
-    var values = try cache.valueSlots(layer: index, count: count)
-    try context.convert(
-      TensorView(step.keyValue.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
-      into: &values)
+    try multiply(step.normed, layer.key, count, &workspace, into: &step.keys)
+    try multiply(step.normed, layer.value, count, &workspace, into: &step.values)
+    try cache.append(
+      layer: index,
+      keys: TensorView(step.keys.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
+      values: TensorView(step.values.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
+      rotatedBy: rotary, layout: .interleaved, on: context)
 
     try multiply(step.normed, layer.query, count, &workspace, into: &step.query)
     try rotate(step.query, count, rotary, into: &step.rotated)
     // the unrotated queries are done with, so their buffer takes the attention output
-    try attend(step.rotated, index, count, cache, &workspace, into: &step.query)
+    try attend(step.rotated, index, count, &cache, &workspace, into: &step.query)
     try multiply(step.query, layer.attentionOutput, count, accumulating: true, &workspace, into: &residual)
   }
 
@@ -180,16 +206,15 @@ extension LlamaModel {
   }
 
   private func attend(
-    _ queries: borrowing AlignedBuffer<Float>, _ layer: Int, _ count: Int, _ cache: borrowing DenseKVCache,
+    _ queries: borrowing AlignedBuffer<Float>, _ layer: Int, _ count: Int, _ cache: inout KVCache,
     _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
   ) throws(LongspanError) {
     let c = configuration
     var attended = output.mutableSpan
-    try context.attend(
-      count <= Self.decodeTokens ? .decode : .prefill,
+    try cache.attend(
+      layer: layer,
       queries: TensorView(queries.span, tokens: count, heads: c.heads, columns: c.headDimension),
-      keys: cache.keys(layer: layer, including: count), values: cache.values(layer: layer, including: count),
-      workspace: &workspace, into: &attended)
+      on: context, workspace: &workspace, into: &attended)
   }
 
   private func activate(
@@ -230,19 +255,21 @@ extension LlamaModel {
   ///   - tokens: at least one.
   ///   - chunk: tokens read at once: memory for activations grows with it.
   ///   - progress: called after each chunk.
-  /// - Throws: ``LongspanError``; the cache keeps the chunks that were read.
+  /// - Throws: ``LongspanError``; the cache keeps the chunks that were read, and is still reading its prompt.
   public func prefill(
-    _ tokens: [Int32], into cache: inout DenseKVCache, chunk: Int = 512, workspace: inout Workspace,
+    _ tokens: [Int32], into cache: inout KVCache, chunk: Int = 512, workspace: inout Workspace,
     progress: ProgressHandler? = nil
   ) throws(LongspanError) -> AlignedBuffer<Float> {
     guard !tokens.isEmpty else { throw LongspanError(.invalidText, "the prompt is empty") }
     guard chunk > 0 else { throw LongspanError(.invalidArgument, "chunk: \(chunk) is below 1") }
+    cache.beginPrefill()
     var first = 0
     while true {
-      let end = min(tokens.count, first + min(chunk, tokens.count))
+      let end = first + cache.stepLength(limit: min(chunk, tokens.count - first))
       let hidden = try hiddenStates(of: Array(tokens[first..<end]), cache: &cache, workspace: &workspace)
       try report(ProgressUpdate(stage: "reading", completed: end, total: tokens.count), to: progress)
       if end == tokens.count {
+        try cache.endPrefill(on: context, workspace: &workspace)
         return try logits(of: hidden, rows: end - first - 1..<end - first, workspace: &workspace)
       }
       first = end

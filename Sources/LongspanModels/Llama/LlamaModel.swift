@@ -74,13 +74,23 @@ public final class LlamaModel: Sendable {
   /// Bytes of decoded weights in memory of their own, beside the file's mapping; 0 for ``WeightStorage/native``.
   public var weightByteCount: Int { weights.matrices.reduce(0) { $0 + $1.ownedByteCount } }
 
+  /// How keys and queries are rotated.
+  public var rotary: RotaryEmbedding {
+    RotaryEmbedding(layout: .interleaved, inverseFrequencies: inverseFrequencies)
+  }
+
   /// An empty cache of this model's shape.
+  ///
+  /// - Parameters:
+  ///   - policy: decides what is kept.
+  ///   - capacity: tokens to reserve address space for.
   public func makeCache(
-    elementType: ElementType = .f32, capacity: Int = 8192
-  ) throws(LongspanError) -> DenseKVCache {
-    try DenseKVCache(
-      layers: configuration.layers, heads: configuration.keyValueHeads,
-      headDimension: configuration.headDimension,
-      elementType: elementType, capacity: capacity)
+    policy: any KVCachePolicy = DensePolicy(), elementType: ElementType = .f32, capacity: Int = 8192
+  ) throws(LongspanError) -> KVCache {
+    try KVCache(
+      KVShape(
+        layers: configuration.layers, heads: configuration.keyValueHeads,
+        headDimension: configuration.headDimension, elementType: elementType),
+      policy: policy, rotary: rotary, capacity: capacity)
   }
 }

@@ -10,7 +10,7 @@ import LongspanKernels
 /// ```
 public struct Generator: ~Copyable {
   public let model: LlamaModel
-  public private(set) var cache: DenseKVCache
+  public private(set) var cache: KVCache
   /// The tokens generated so far.
   public private(set) var generated: [Int32]
   /// Whether a stop token was drawn.
@@ -26,14 +26,16 @@ public struct Generator: ~Copyable {
   /// Makes a generator with an empty cache.
   ///
   /// - Parameters:
+  ///   - policy: decides what the cache keeps.
   ///   - cacheType: how keys and values are stored.
   ///   - capacity: tokens to reserve address space for.
   ///   - ignoringEnd: goes on after the model's end-of-text and end-of-turn tokens.
   public init(
-    _ model: LlamaModel, sampling: SamplingOptions, seed: UInt64, cacheType: ElementType = .f32,
-    capacity: Int = 8192, ignoringEnd: Bool = false
+    _ model: LlamaModel, sampling: SamplingOptions, seed: UInt64, policy: any KVCachePolicy = DensePolicy(),
+    cacheType: ElementType = .f32, capacity: Int = 8192, ignoringEnd: Bool = false
   ) throws(LongspanError) {
-    let cache = try model.makeCache(elementType: cacheType, capacity: capacity)
+    let cache = try model.makeCache(
+      policy: policy, elementType: cacheType, capacity: policy.slots(afterReading: capacity, layer: 0))
     let sampler = try Sampler(options: sampling, seed: seed)
     self.model = model
     self.cache = cache
@@ -48,9 +50,9 @@ public struct Generator: ~Copyable {
       ignoringEnd ? [] : Set([model.tokenizer.endOfText, model.tokenizer.endOfTurn].compactMap { $0 })
   }
 
-  /// Makes room for `tokens` more in the cache, so that a context beyond memory is refused before anything is read.
-  public mutating func reserve(_ tokens: Int) throws(LongspanError) {
-    try cache.reserve(tokens)
+  /// Refuses a context of `tokens` more tokens that does not fit in memory, before anything is read.
+  public mutating func requireMemory(forReading tokens: Int) throws(LongspanError) {
+    try cache.requireMemory(forReading: tokens)
   }
 
   /// Reads a prompt, or more of one, in chunks.

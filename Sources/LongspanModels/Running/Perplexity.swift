@@ -13,8 +13,10 @@ public struct PerplexityReport: Sendable, Equatable {
   public let scoredTokens: Int
   /// Perplexity by position in the window, in equal buckets; the first bucket has one token fewer a window.
   public let curve: [Bucket]
-  /// Bytes of keys and values at the end of a whole window.
+  /// Bytes of keys and values, and of positions where tokens were given up, at the end of the first window.
   public let cacheBytes: Int
+  /// Slots of the layer with the most, then.
+  public let cacheSlots: Int
 
   public struct Bucket: Sendable, Equatable {
     /// Positions first ..< end of a window.
@@ -32,13 +34,19 @@ public struct PerplexityEvaluation: Sendable {
   /// Tokens read at once.
   public var chunk: Int
   public var cacheType: ElementType
+  /// What the cache keeps. Policies that compress do so while a window is read.
+  public var policy: any KVCachePolicy
   /// Buckets of ``PerplexityReport/curve``.
   public var buckets: Int
 
-  public init(contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32, buckets: Int = 16) {
+  public init(
+    contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32,
+    policy: any KVCachePolicy = DensePolicy(), buckets: Int = 16
+  ) {
     self.contextLength = contextLength
     self.chunk = chunk
     self.cacheType = cacheType
+    self.policy = policy
     self.buckets = buckets
   }
 
@@ -62,17 +70,19 @@ public struct PerplexityEvaluation: Sendable {
       throw LongspanError(.invalidText, "\(tokens.count) tokens are too few to predict one from another")
     }
     let window = min(contextLength, tokens.count)
-    var cache = try model.makeCache(elementType: cacheType, capacity: window)
-    try cache.reserve(contextLength)
+    var cache = try model.makeCache(
+      policy: policy, elementType: cacheType, capacity: policy.slots(afterReading: window, layer: 0))
+    try cache.requireMemory(forReading: contextLength)
+    var held = (bytes: 0, slots: 0)
     var workspace = Workspace()
     var sums = PositionSums(length: window, buckets: min(buckets, window))
     var first = 0
     while first + 1 < tokens.count {
       let end = min(tokens.count, first + window)
-      try cache.truncate(to: 0)
+      cache.removeAll()
       var position = first
       while position < end {
-        let next = position + min(chunk, end - position)
+        let next = position + cache.stepLength(limit: min(chunk, end - position))
         let hidden = try model.hiddenStates(
           of: Array(tokens[position..<next]), cache: &cache, workspace: &workspace)
         let scored = min(next, end - 1) - position
@@ -81,9 +91,12 @@ public struct PerplexityEvaluation: Sendable {
         position = next
         try report(ProgressUpdate(stage: "scoring", completed: position, total: tokens.count), to: progress)
       }
+      if first == 0 {
+        held = (cache.byteCount, cache.mostSlots)
+      }
       first = end
     }
-    return sums.report(cacheBytes: window * cache.bytesPerToken)
+    return sums.report(cacheBytes: held.bytes, cacheSlots: held.slots)
   }
 
   /// Adds the losses of `targets`, which follow the hidden states' tokens; `position` is the first one's in the window.
@@ -131,7 +144,7 @@ private struct PositionSums {
     entropy += spread
   }
 
-  func report(cacheBytes: Int) -> PerplexityReport {
+  func report(cacheBytes: Int, cacheSlots: Int) -> PerplexityReport {
     let scored = counts.reduce(0, +)
     let mean = nll.reduce(0, +) / Double(scored)
     let curve = nll.indices.filter { counts[$0] > 0 }.map { bucket in
@@ -143,6 +156,6 @@ private struct PositionSums {
     return PerplexityReport(
       perplexity: exponential(mean), meanNLL: mean, meanEntropy: entropy / Double(scored),
       scoredTokens: scored,
-      curve: curve, cacheBytes: cacheBytes)
+      curve: curve, cacheBytes: cacheBytes, cacheSlots: cacheSlots)
   }
 }

@@ -25,12 +25,14 @@ public struct ProfiledRun: Sendable {
   ///   - prompt: at least one token.
   ///   - generated: tokens to run through the model after the prompt.
   ///   - chunk: tokens of the prompt read at once.
+  ///   - policy: decides what the cache keeps.
   ///   - cacheType: how keys and values are stored.
   ///   - progress: called after each chunk and each generated token.
   /// - Throws: ``LongspanError``, also if the model's context is being recorded already.
   public init(
     of model: LlamaModel, prompt: [Int32], generating generated: Int, chunk: Int = 512,
-    cacheType: ElementType = .f32, progress: ProgressHandler? = nil
+    policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32,
+    progress: ProgressHandler? = nil
   ) throws(LongspanError) {
     guard !prompt.isEmpty else { throw LongspanError(.invalidText, "the prompt is empty") }
     guard chunk > 0 else { throw LongspanError(.invalidArgument, "chunk: \(chunk) is below 1") }
@@ -46,9 +48,10 @@ public struct ProfiledRun: Sendable {
       throw LongspanError(.overflow, "\(generated) tokens to generate do not fit in 64 bits")
     }
     var generator = try Generator(
-      model, sampling: .greedy, seed: 0, cacheType: cacheType, capacity: tokens, ignoringEnd: true)
-    try generator.reserve(tokens)
-    try Self.warmUp(model, prompt[0], cacheType)
+      model, sampling: .greedy, seed: 0, policy: policy, cacheType: cacheType, capacity: tokens,
+      ignoringEnd: true)
+    try generator.requireMemory(forReading: tokens)
+    try model.warmUp(cacheType: cacheType)
 
     let profile = try KernelProfile(of: model.context, capacity: capacity)
     let start = KernelProfile.clock
@@ -66,13 +69,5 @@ public struct ProfiledRun: Sendable {
       "prefill", start: start, end: middle, tokens: prompt.count, steps: chunks)
     let decode = KernelRecording.Phase("decode", start: middle, end: end, tokens: generated, steps: generated)
     phases = generated > 0 ? [prefill, decode] : [prefill]
-  }
-
-  private static func warmUp(
-    _ model: LlamaModel, _ token: Int32, _ cacheType: ElementType
-  ) throws(LongspanError) {
-    var cache = try model.makeCache(elementType: cacheType, capacity: 1)
-    var workspace = Workspace()
-    _ = try model.prefill([token], into: &cache, workspace: &workspace)
   }
 }

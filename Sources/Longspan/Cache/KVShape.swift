@@ -1,0 +1,52 @@
+import LongspanKernels
+
+/// What the keys and values of a model look like.
+public struct KVShape: Sendable, Equatable {
+  public let layers: Int
+  /// Key/value heads Hk.
+  public let heads: Int
+  /// Head dimension D, of keys and values.
+  public let headDimension: Int
+  public let elementType: ElementType
+
+  /// - Throws: ``LongspanError`` unless each size is positive and the head dimension a multiple of 8, as attention asks.
+  public init(
+    layers: Int, heads: Int, headDimension: Int, elementType: ElementType = .f32
+  ) throws(LongspanError) {
+    guard layers > 0, heads > 0, headDimension > 0, headDimension % 8 == 0 else {
+      throw LongspanError(
+        .badShape,
+        "a cache of \(layers) layers and \(heads) heads of \(headDimension): each must be positive and the head "
+          + "dimension a multiple of 8")
+    }
+    let (width, overflow) = heads.multipliedReportingOverflow(by: headDimension)
+    let (pairs, overflowPairs) = layers.multipliedReportingOverflow(by: 2 * elementType.byteCount)
+    guard !overflow, !overflowPairs, !width.multipliedReportingOverflow(by: pairs).overflow else {
+      throw LongspanError(
+        .overflow, "a cache of \(layers) layers and \(heads) heads of \(headDimension) is too large")
+    }
+    self.layers = layers
+    self.heads = heads
+    self.headDimension = headDimension
+    self.elementType = elementType
+  }
+
+  /// Bytes of a key, or of a value, of one head.
+  var rowBytes: Int { headDimension * elementType.byteCount }
+  /// Bytes of a token's keys and values in all layers.
+  public var bytesPerToken: Int { layers * layerBytesPerToken }
+  /// Bytes of a token's keys and values in one layer.
+  var layerBytesPerToken: Int { 2 * heads * rowBytes }
+}
+
+/// How a model turns keys by their positions, which a cache needs to know to move keys to other positions.
+public struct RotaryEmbedding: Sendable, Equatable {
+  public let layout: RotaryLayout
+  /// Radians a token of each pair of channels.
+  public let inverseFrequencies: [Float]
+
+  public init(layout: RotaryLayout, inverseFrequencies: [Float]) {
+    self.layout = layout
+    self.inverseFrequencies = inverseFrequencies
+  }
+}
