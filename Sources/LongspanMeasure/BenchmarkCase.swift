@@ -33,7 +33,8 @@ public struct BenchmarkCase: Sendable, Hashable {
     kernel.dimensions.compactMap { key, _ in
       guard let value = shape[key] else { return nil }
       if key == "window" && value == 0 { return nil }
-      if key == "T" && value == 1 && kernel == .attentionDecode { return nil }
+      if key == "T" && value == 1 && (kernel == .attentionDecode || kernel == .sparseDecode) { return nil }
+      if key == "block" && value == 1 { return nil }
       return "\(key)=\(value)"
     }.joined(separator: " ")
   }
@@ -53,6 +54,17 @@ public struct BenchmarkCase: Sendable, Hashable {
     }
     if kernel.isAttention, let heads = shape["Hq"], let keyHeads = shape["Hk"], heads % keyHeads != 0 {
       throw LongspanError(.badShape, "\(name): Hq=\(heads) is not a multiple of Hk=\(keyHeads)")
+    }
+    let (kept, of) = kernel.choice
+    if let kept, let of, let most = shape[of], let number = shape[kept], number > most {
+      throw LongspanError(.badShape, "\(name): \(kept)=\(number) cannot be chosen out of \(of)=\(most)")
+    }
+    if let block = shape["block"] {
+      for key in [kept, of] {
+        guard let key, let number = shape[key], number % block != 0 else { continue }
+        throw LongspanError(
+          .badShape, "\(name): \(key)=\(number) tokens are not whole blocks of block=\(block)")
+      }
     }
     _ = try cost()
   }

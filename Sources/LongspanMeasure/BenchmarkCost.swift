@@ -46,6 +46,49 @@ public struct BenchmarkCost: Sendable, Equatable {
       flops = 2 * rows * d("D")
       exponentials = rows
       elements = d("R") * d("D")
+    case .sparseDecode, .sparsePrefill:
+      let tokens = kernel == .sparseDecode ? d("T") : d("N")
+      let lists = kernel == .sparseDecode ? 1 : (tokens / Double(BenchmarkLists.queryTokens)).rounded(.up)
+      // each list reads its keys
+      elements = 2 * lists * d("K") * d("Hk") * d("D")
+      bytes =
+        elements * e + tokens * d("Hq") * d("D") * (e + 4)
+        + 4 * lists * d("Hk") * (d("K") / max(1, d("block")))
+      flops = 4 * d("Hq") * d("D") * tokens * d("K")
+      exponentials = d("Hq") * tokens * d("K")
+    case .lagPrefill:
+      let n = d("N")
+      let keep = d("K")
+      let pairs =
+        n < 0x1p40
+        ? BenchmarkLists.lagPairs(
+          tokens: Int(n), sink: shape["sink"] ?? 0, lag: max(1, shape["W"] ?? 1), keep: Int(keep)) : .infinity
+      let windows = max(0, ((n - 1 - d("sink")) / max(1, d("W"))).rounded(.down) - 1)
+      elements = 2 * n * d("Hk") * d("D")
+      bytes = elements * e + n * d("Hq") * d("D") * (e + 4) + 4 * windows * keep * d("Hk")
+      flops = 4 * d("Hq") * d("D") * pairs
+      exponentials = d("Hq") * pairs
+    case .lagScores, .lagCompression:
+      let scored = d("H") * d("P") * d("W")
+      let read = 2 * d("H") * (d("P") + 1) * d("W") * d("D")
+      elements = read
+      flops = scored * (2 * (6 * d("D") + 4) + 2)
+      exponentials = 2 * scored
+      // a compression writes what it keeps and the window behind
+      let written = 2 * d("H") * (d("P") * d("K") + d("W")) * d("D")
+      bytes = read * e + (kernel == .lagScores ? 4 * scored : written * e)
+    case .select:
+      elements = d("R") * d("N")
+      bytes = 4 * elements + 4 * d("R") * d("K") + 8 * (d("R") + 1)
+    case .compact:
+      elements = 2 * d("H") * d("K") * d("D")
+      let moved = shape["K"].map { BenchmarkLists.moved(count: $0, of: shape["N"] ?? 0) } ?? 0
+      bytes = 4 * d("H") * Double(moved) * d("D") * e
+    case .ropeShift:
+      let pairs = (d("D") / 2).rounded(.down)
+      elements = d("T") * d("H") * d("D")
+      bytes = 4 * d("T") * d("H") * pairs * e + 4 * d("T") + 8 * d("T") * pairs
+      flops = 6 * d("T") * d("H") * pairs
     case .rope:
       elements = d("T") * d("H") * d("D")
       bytes = 2 * elements * e + 4 * d("T") * 2 * (d("D") / 2).rounded(.down)

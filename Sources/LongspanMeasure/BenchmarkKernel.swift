@@ -5,6 +5,19 @@ public enum BenchmarkKernel: Sendable, Hashable {
   case attentionDecode
   case attentionPrefill
   case attentionMerge
+  /// Decode attention over listed tokens or blocks, in random order.
+  case sparseDecode
+  /// Prefill over listed tokens or blocks, a list for every 128 query tokens, not causal.
+  case sparsePrefill
+  /// Prefill under the chunk mask of lag-relative sparse attention.
+  case lagPrefill
+  /// LagKV scores.
+  case lagScores
+  case select
+  case compact
+  /// Scores, selection and compaction of windows, as a cache is compressed.
+  case lagCompression
+  case ropeShift
   case rope
   case rmsNorm
   case layerNorm
@@ -21,6 +34,14 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .attentionDecode: "attention_decode"
     case .attentionPrefill: "attention_prefill"
     case .attentionMerge: "attention_merge"
+    case .sparseDecode: "sparse_decode"
+    case .sparsePrefill: "sparse_prefill"
+    case .lagPrefill: "lag_prefill"
+    case .lagScores: "lag_scores"
+    case .select: "select"
+    case .compact: "compact"
+    case .lagCompression: "lag_compression"
+    case .ropeShift: "rope_shift"
     case .rope: "rope"
     case .rmsNorm: "rms_norm"
     case .layerNorm: "layer_norm"
@@ -41,6 +62,14 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .attentionDecode: [("Hq", 1), ("Hk", 1), ("D", 1), ("S", 1), ("T", 1), ("window", 0)]
     case .attentionPrefill: [("Hq", 1), ("Hk", 1), ("D", 1), ("N", 1), ("window", 0)]
     case .attentionMerge: [("P", 1), ("R", 1), ("D", 1)]
+    case .sparseDecode: [("Hq", 1), ("Hk", 1), ("D", 1), ("S", 1), ("T", 1), ("K", 1), ("block", 1)]
+    case .sparsePrefill: [("Hq", 1), ("Hk", 1), ("D", 1), ("N", 1), ("K", 1), ("block", 1)]
+    case .lagPrefill: [("Hq", 1), ("Hk", 1), ("D", 1), ("N", 1), ("sink", 0), ("W", 1), ("K", 0)]
+    case .lagScores: [("H", 1), ("D", 1), ("W", 1), ("P", 1)]
+    case .lagCompression: [("H", 1), ("D", 1), ("W", 1), ("P", 1), ("K", 1)]
+    case .select: [("R", 1), ("N", 1), ("K", 1)]
+    case .compact: [("H", 1), ("D", 1), ("N", 1), ("K", 1)]
+    case .ropeShift: [("T", 1), ("H", 1), ("D", 2)]
     case .rope, .convert: [("T", 1), ("H", 1), ("D", 2)]
     case .rmsNorm, .layerNorm, .gate: [("R", 1), ("C", 1)]
     case .logSoftmaxGather: [("R", 1), ("V", 1)]
@@ -53,8 +82,26 @@ public enum BenchmarkKernel: Sendable, Hashable {
   /// The element types that it can be timed with.
   public var elementTypes: [ElementType] {
     switch self {
-    case .attentionMerge, .dequantize, .linear: [.f32]
+    case .attentionMerge, .select, .dequantize, .linear: [.f32]
     default: ElementType.allCases
+    }
+  }
+
+  /// The dimension that counts what is chosen, and that of what it is chosen from.
+  var choice: (kept: String?, of: String?) {
+    switch self {
+    case .sparseDecode: ("K", "S")
+    case .sparsePrefill, .select, .compact: ("K", "N")
+    case .lagPrefill, .lagCompression: ("K", "W")
+    default: (nil, nil)
+    }
+  }
+
+  /// Whether it works in place, on elements of the case's type.
+  var changesOperands: Bool {
+    switch self {
+    case .compact, .lagCompression, .ropeShift: true
+    default: false
     }
   }
 }

@@ -18,7 +18,7 @@ struct BenchmarkOperands: ~Copyable {
     subscript(key: String) -> Int { values[key] ?? 0 }
   }
 
-  private struct Inputs: ~Copyable {
+  struct Inputs: ~Copyable {
     let first: Slots<UInt8>
     let second: Slots<UInt8>
     let third: Slots<UInt8>
@@ -28,17 +28,22 @@ struct BenchmarkOperands: ~Copyable {
     let weights: [WeightMatrix]
     let vector: [Float]
     let rotary: RotaryTable
+    /// Of each copy, or of all.
+    let lists: [SlotLists]
+    let windows: LagWindows?
 
     init(_ c: BenchmarkCase, _ s: Shape, copies: Int, _ context: KernelContext) throws(LongspanError) {
       let sizes = InputSizes(c.kernel, s)
       let first = try Slots<UInt8>(copies: copies, c.elementType, sizes.first, context)
-      let second = try Slots<UInt8>(copies: copies, c.elementType, sizes.second, context)
-      let third = try Slots<UInt8>(copies: copies, c.elementType, sizes.third, context)
+      // of one cache each call reads other tokens
+      let caches = c.kernel == .sparseDecode ? 1 : copies
+      let second = try Slots<UInt8>(copies: caches, c.elementType, sizes.second, context)
+      let third = try Slots<UInt8>(copies: caches, c.elementType, sizes.third, context)
       let floats = try Slots<Float>(copies: copies, filled: sizes.floats, context)
       let moreFloats = try Slots<Float>(copies: copies, filled: sizes.moreFloats, context)
       var indices = try Slots<Int32>(copies: copies, count: sizes.indices)
       Filling.fill(&indices.buffer, below: s["V"])
-      let isRotary = c.kernel == .rope
+      let isRotary = c.kernel == .rope || c.kernel == .ropeShift
       let rotary = try RotaryTable(
         positions: isRotary ? (0..<Int64(s["T"])).map { $0 } : [],
         inverseFrequencies: isRotary ? (0..<s["D"] / 2).map { 1 / Float($0 + 1) } : [])
@@ -52,6 +57,11 @@ struct BenchmarkOperands: ~Copyable {
         default: []
         }
       vector = [Float](repeating: 1, count: c.kernel == .rmsNorm || c.kernel == .layerNorm ? s["C"] : 0)
+      lists = Self.lists(c.kernel, s, copies: copies)
+      windows =
+        c.kernel == .lagPrefill
+        ? BenchmarkLists.lagWindows(
+          heads: s["Hk"], tokens: s["N"], sink: s["sink"], lag: s["W"], keep: s["K"]) : nil
       self.first = first
       self.second = second
       self.third = third
@@ -60,13 +70,28 @@ struct BenchmarkOperands: ~Copyable {
       self.indices = indices
       self.rotary = rotary
     }
+
+    private static func lists(_ kernel: BenchmarkKernel, _ s: Shape, copies: Int) -> [SlotLists] {
+      switch kernel {
+      case .sparseDecode:
+        BenchmarkLists.random(
+          copies: copies, lists: s["Hk"], count: s["K"] / s["block"], of: (s["S"] - 1) / s["block"] + 1)
+      case .sparsePrefill:
+        BenchmarkLists.random(
+          copies: 1, lists: ((s["N"] - 1) / BenchmarkLists.queryTokens + 1) * s["Hk"],
+          count: s["K"] / s["block"], of: (s["N"] - 1) / s["block"] + 1)
+      case .compact: [BenchmarkLists.even(heads: s["H"], count: s["K"], of: s["N"])]
+      default: []
+      }
+    }
   }
 
   init(_ c: BenchmarkCase, copies: Int, _ context: KernelContext) throws(LongspanError) {
     let shape = Shape(values: c.shape)
     let inputs = try Inputs(c, shape, copies: copies, context)
     let sizes = InputSizes(c.kernel, shape)
-    let output = try Slots<Float>(copies: copies, filled: sizes.output, context)
+    let output = try Slots<Float>(
+      copies: copies, filled: sizes.output, context, as: c.kernel.changesOperands ? c.elementType : .f32)
     let moreOutput = try Slots<Float>(copies: copies, filled: sizes.moreOutput, context)
     kernel = c.kernel
     self.shape = shape
@@ -130,6 +155,10 @@ struct BenchmarkOperands: ~Copyable {
         outputs: inputs.floats.buffer.span.extracting(inputs.floats.range(slot)),
         logSumExps: inputs.moreFloats.buffer.span.extracting(inputs.moreFloats.range(slot)), into: &out,
         logSumExp: &sums)
+    case .sparseDecode, .sparsePrefill, .lagPrefill:
+      try attendToSome(kernel, s, type, context, slot, inputs, &out, &workspace)
+    case .lagScores, .select, .compact, .lagCompression, .ropeShift:
+      try compress(kernel, s, type, context, slot, inputs, &out, &workspace)
     case .rope:
       let layout = TensorLayout(type, tokens: s["T"], heads: s["H"], columns: s["D"])
       var rotated = try MutableTensorView(out.mutableBytes, layout)
@@ -177,7 +206,7 @@ struct BenchmarkOperands: ~Copyable {
 }
 
 /// Elements of each operand of a call.
-private struct InputSizes {
+struct InputSizes {
   var first = 0
   var second = 0
   var third = 0
@@ -201,6 +230,24 @@ private struct InputSizes {
       moreFloats = s["P"] * s["R"]
       output = s["R"] * s["D"]
       moreOutput = s["R"]
+    case .sparseDecode:
+      first = s["T"] * s["Hq"] * s["D"]
+      second = s["S"] * s["Hk"] * s["D"]
+      third = second
+      output = first
+    case .sparsePrefill, .lagPrefill:
+      first = s["N"] * s["Hq"] * s["D"]
+      second = s["N"] * s["Hk"] * s["D"]
+      third = second
+      output = first
+    case .lagScores:
+      second = (s["P"] + 1) * s["W"] * s["H"] * s["D"]
+      third = second
+      output = s["P"] * s["W"] * s["H"]
+    case .lagCompression: output = 2 * (s["P"] + 1) * s["W"] * s["H"] * s["D"]
+    case .select: floats = s["R"] * s["N"]
+    case .compact: output = 2 * s["N"] * s["H"] * s["D"]
+    case .ropeShift: output = s["T"] * s["H"] * s["D"]
     case .rope:
       first = s["T"] * s["H"] * s["D"]
       output = first

@@ -98,11 +98,19 @@ public struct BenchmarkRunner: Sendable {
     let (bytes, overflow) = cost.bytes.multipliedReportingOverflow(by: copies)
     let (table, overflowTable) = (c.shape["V"] ?? 0).multipliedReportingOverflow(
       by: (c.shape["C"] ?? 0) * c.elementType.byteCount)
+    // and so is a cache of which some tokens are chosen
+    let (row, overflowRow) = (c.shape["Hk"] ?? 0).multipliedReportingOverflow(
+      by: 2 * (c.shape["D"] ?? 0) * c.elementType.byteCount)
+    let (cache, overflowCache) = (c.kernel == .sparseDecode ? c.shape["S"] ?? 0 : 0)
+      .multipliedReportingOverflow(by: row)
     let (sum, overflowSum) = bytes.addingReportingOverflow(table)
-    guard !overflow, !overflowTable, !overflowSum else {
+    let (total, overflowTotal) = sum.addingReportingOverflow(cache)
+    guard
+      !overflow, !overflowTable, !overflowSum, !overflowRow, !overflowCache, !overflowTotal
+    else {
       throw LongspanError(.overflow, "\(c.name): the operands do not fit in 64 bits")
     }
-    return sum
+    return total
   }
 
   /// The ceiling of which a call reaches the largest part, and that part.
@@ -158,5 +166,10 @@ extension MachineCeilings.Team {
 
 extension BenchmarkKernel {
   /// Whether bf16 inputs let it use the CPU's bf16 dot products.
-  var isAttention: Bool { self == .attentionDecode || self == .attentionPrefill }
+  var isAttention: Bool {
+    switch self {
+    case .attentionDecode, .attentionPrefill, .sparseDecode, .sparsePrefill, .lagPrefill: true
+    default: false
+    }
+  }
 }

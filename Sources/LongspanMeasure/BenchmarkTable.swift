@@ -5,7 +5,7 @@ extension BenchmarkCase {
   ///
   /// Attention has the heads of Llama-3-8B (32 and 8 of 128) and of SmolLM2-135M (9 and 3 of 64); the layers have the
   /// widths of the former. Operands that fit the caches come both warm and cold.
-  public static let standard: [BenchmarkCase] = attention + layers + weights
+  public static let standard: [BenchmarkCase] = attention + sparse + caches + layers + weights
 
   private static let attention: [BenchmarkCase] = {
     var cases: [BenchmarkCase] = []
@@ -28,6 +28,45 @@ extension BenchmarkCase {
       }
     }
     cases += bothStates(.attentionMerge, ["P": 8, "R": 512, "D": 128])
+    return cases
+  }()
+
+  /// 2,048 tokens and 8,192 tokens in blocks out of 131,072; and a quarter of a prompt.
+  private static let sparse: [BenchmarkCase] = {
+    var cases: [BenchmarkCase] = []
+    let heads = ["Hq": 32, "Hk": 8, "D": 128]
+    for type in ElementType.allCases {
+      for (chosen, block) in [(2048, 1), (8192, 64)] {
+        let shape = ["S": 131_072, "T": 1, "K": chosen, "block": block]
+        cases.append(BenchmarkCase(.sparseDecode, heads.merging(shape) { $1 }, type, cache: .cold))
+      }
+    }
+    for type in [ElementType.f32, .bf16] {
+      cases.append(
+        BenchmarkCase(.sparsePrefill, heads.merging(["N": 4096, "K": 1024, "block": 64]) { $1 }, type))
+      for (lag, keep) in [(128, 32), (1024, 256)] {
+        let shape = ["N": 8192, "sink": 16, "W": lag, "K": keep]
+        cases.append(BenchmarkCase(.lagPrefill, heads.merging(shape) { $1 }, type))
+      }
+    }
+    return cases
+  }()
+
+  private static let caches: [BenchmarkCase] = {
+    var cases: [BenchmarkCase] = []
+    let heads = ["H": 8, "D": 128]
+    for type in ElementType.allCases {
+      for lag in [128, 1024] {
+        let window = heads.merging(["W": lag, "P": 1]) { $1 }
+        cases.append(BenchmarkCase(.lagScores, window, type, cache: .cold))
+        cases.append(
+          BenchmarkCase(.lagCompression, window.merging(["K": lag / 4]) { $1 }, type, cache: .cold))
+      }
+      cases.append(
+        BenchmarkCase(.compact, heads.merging(["N": 8192, "K": 2048]) { $1 }, type, cache: .cold))
+      cases.append(BenchmarkCase(.ropeShift, heads.merging(["T": 1024]) { $1 }, type, cache: .cold))
+    }
+    cases += bothStates(.select, ["R": 64, "N": 1024, "K": 256])
     return cases
   }()
 

@@ -45,10 +45,12 @@ extension Slots where Element == UInt8 {
 }
 
 extension Slots where Element == Float {
-  /// Copies of `elements` floats, filled.
-  init(copies: Int, filled elements: Int, _ context: KernelContext) throws(LongspanError) {
+  /// Copies of room for `elements` floats, filled with numbers of a type.
+  init(
+    copies: Int, filled elements: Int, _ context: KernelContext, as type: ElementType = .f32
+  ) throws(LongspanError) {
     var made = try Slots(copies: copies, count: elements)
-    try Filling.fill(&made.buffer, .f32, context)
+    try Filling.fill(&made.buffer, type, context)
     self = made
   }
 }

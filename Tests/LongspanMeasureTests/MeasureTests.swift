@@ -62,6 +62,43 @@ struct BenchmarkCostTests {
     #expect(linear.flops == 2 * 3 * 4 * 64)
   }
 
+  @Test func chosenTokensAloneAreRead() throws {
+    let shape = ["Hq": 32, "Hk": 8, "D": 128, "S": 131_072, "T": 1, "K": 2048, "block": 1]
+    let tokens = try cost(.sparseDecode, shape, .bf16)
+    #expect(tokens.bytes == 2 * 2048 * 8 * 128 * 2 + 32 * 128 * 6 + 4 * 8 * 2048)
+    #expect(tokens.flops == 4 * 32 * 128 * 2048)
+    let blocks = try cost(.sparseDecode, shape.merging(["K": 8192, "block": 64]) { $1 })
+    #expect(blocks.bytes == 2 * 8192 * 8 * 128 * 4 + 32 * 128 * 8 + 4 * 8 * 128)
+    let prefill = try cost(.sparsePrefill, ["Hq": 4, "Hk": 2, "D": 8, "N": 200, "K": 50, "block": 1])
+    #expect(prefill.bytes == 2 * 2 * 50 * 2 * 8 * 4 + 200 * 4 * 8 * 8 + 4 * 2 * 2 * 50)
+    // the mask drawn in sparse.h, with one kept slot of each window
+    let lag = try cost(.lagPrefill, ["Hq": 1, "Hk": 1, "D": 8, "N": 8, "sink": 1, "W": 2, "K": 1])
+    #expect(lag.exponentials == 1 + 2 + 3 + 4 + 5 + 5 + 6 + 6)
+  }
+
+  @Test func compressionReadsTwoWindowsAndWritesWhatIsLeft() throws {
+    let shape = ["H": 8, "D": 128, "W": 1024, "P": 1]
+    let scores = try cost(.lagScores, shape, .bf16)
+    #expect(scores.bytes == 2 * 2 * 1024 * 8 * 128 * 2 + 4 * 8 * 1024)
+    let all = try cost(.lagCompression, shape.merging(["K": 256]) { $1 }, .bf16)
+    #expect(all.bytes == 2 * 2 * 1024 * 8 * 128 * 2 + 2 * (256 + 1024) * 8 * 128 * 2)
+    // every fourth slot: the first stays
+    #expect(try cost(.compact, ["H": 2, "D": 8, "N": 40, "K": 10]).bytes == 4 * 2 * 9 * 8 * 4)
+    #expect(try cost(.select, ["R": 3, "N": 10, "K": 4]).bytes == 4 * 30 + 4 * 12 + 8 * 4)
+    #expect(try cost(.ropeShift, ["T": 3, "H": 2, "D": 8], .bf16).bytes == 2 * 48 * 2 + 3 * 4 + 3 * 8 * 4)
+  }
+
+  @Test(arguments: [
+    (BenchmarkKernel.sparseDecode, ["Hq": 4, "Hk": 2, "D": 8, "S": 64, "T": 1, "K": 65, "block": 1]),
+    (.sparseDecode, ["Hq": 4, "Hk": 2, "D": 8, "S": 64, "T": 1, "K": 24, "block": 16]),
+    (.sparseDecode, ["Hq": 4, "Hk": 2, "D": 8, "S": 65, "T": 1, "K": 32, "block": 16]),
+    (.compact, ["H": 4, "D": 8, "N": 64, "K": 65]),
+    (.lagCompression, ["H": 4, "D": 8, "W": 4, "P": 1, "K": 5]),
+  ])
+  func choicesThatCannotBeAreRefused(kernel: BenchmarkKernel, shape: [String: Int]) {
+    #expect(throws: LongspanError.self) { try BenchmarkCase(kernel, shape).validate() }
+  }
+
   @Test func shapesThatCannotBeCountedAreRefused() {
     #expect(throws: LongspanError.self) { try cost(.rmsNorm, ["R": .max, "C": .max]) }
   }
@@ -179,14 +216,9 @@ struct BenchmarkSelectionTests {
       threads: 2, dram: peak, l3: peak, l2: peak, fmaF32: peak, fmaBF16: peak, exp: peak)
     let ceilings = MachineCeilings(variant: "none", teams: [team])
     let runner = BenchmarkRunner(topology: topology, ceilings: ceilings, seconds: 0)
-    let small = [
-      "Hq": 4, "Hk": 2, "D": 64, "S": 512, "N": 96, "P": 3, "R": 8, "T": 5, "H": 2, "C": 512, "V": 1000,
-      "M": 64,
-      "K": 512, "window": 0,
-    ]
     var seen: Set<BenchmarkCase> = []
     for standard in BenchmarkCase.standard {
-      let shape = small.filter { standard.shape[$0.key] != nil }
+      let shape = SmallShapes.shape(for: standard)
       let one = BenchmarkCase(standard.kernel, shape, standard.elementType, cache: standard.cache)
       guard seen.insert(one).inserted else { continue }
       let row = try runner.run(one, on: context)
@@ -194,7 +226,8 @@ struct BenchmarkSelectionTests {
       // reading the operands of cold cases is measured, and other processes take cores then too
       let isMeasured = row.ceiling == .dram && row.ceilingRate < peak.best
       #expect(row.fractionOfCeiling > 0 && (isMeasured || row.fractionOfCeiling < 1), "\(row)")
-      let isRead = one.cache == .cold && one.kernel.isAttention
+      // a cache of which some tokens are chosen is not larger than the caches here
+      let isRead = one.cache == .cold && one.kernel.isAttention && one.kernel != .sparseDecode
       #expect(!isRead || isMeasured, "\(row)")
       #expect(row.threads == 2 && row.cache == one.cache)
     }
