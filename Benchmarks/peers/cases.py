@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DType = Literal["f32", "f16", "bf16"]
-Kind = Literal["decode", "prefill"]
+Operand = NDArray[np.float32] | NDArray[np.int32]
+Kind = Literal["decode", "prefill", "sparse"]
 
 BYTES: dict[str, int] = {"f32": 4, "f16": 2, "bf16": 2}
 # A wrong mask or layout is off by about 1; how far a peer's own roundings go is a column of the table.
@@ -68,7 +69,7 @@ class Case:
 
     def rate(self, nanoseconds: float) -> tuple[float, str]:
         """What a call of that time reaches: key and value bytes of the case's dtype, or FLOPs."""
-        if self.kind == "decode":
+        if self.kind != "prefill":
             return self.kv_bytes / nanoseconds, "GB/s"
         return self.flops / nanoseconds, "GFLOP/s"
 
@@ -79,7 +80,12 @@ class Case:
         target = 4 * last_level_bytes
         return 1 if self.kv_bytes >= target else max(2, -(-target // self.kv_bytes))
 
-    def operands(self) -> dict[str, NDArray[np.float32]]:
+    @property
+    def list_shape(self) -> tuple[int, int]:
+        """Entries of a list and tokens of an entry; 0, 1 where every key is seen."""
+        return 0, 1
+
+    def operands(self) -> dict[str, Operand]:
         """Normally distributed queries [T, Hq, D], keys and values [Hk, S, D], exact in the case's dtype."""
         generator = np.random.default_rng(1)
         cache = (self.kv_heads, self.keys, self.head_dim)
@@ -88,6 +94,10 @@ class Case:
             name: rounded(generator.standard_normal(shape, dtype=np.float32), self.dtype)
             for name, shape in shapes.items()
         }
+
+    def truth(self, operands: dict[str, Operand]) -> NDArray[np.float64] | None:
+        """What the outputs of a row's first calls are compared with, [calls, Hq * D]; None: our first output."""
+        return None
 
     @property
     def ours(self) -> Call:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cases import Call, Case, tolerance
-from processes import EngineError, Team, machine_busy_time
+from processes import Engine, EngineError, Team, machine_busy_time
 
 # A first call of more than this is its own and only sample.
 SLOWEST_REPEATED = 10e9
@@ -33,7 +33,7 @@ class Result:
     call: Call
     tolerance: float
     samples: list[int] = field(default_factory=list)
-    error: float | None = None  # root mean square of the difference from ours, relative to ours
+    error: float | None = None  # root mean square of the difference from what is true, relative
     failure: str | None = None
     estimate: float = 0.0
 
@@ -72,37 +72,49 @@ class CaseResult:
         """The peer with the least median, whatever it is made of."""
         return min((p for p in self.peers if p.counts), key=lambda p: p.median, default=None)
 
-    def best_dedicated(self, engine: str, variant: str = "") -> Result | None:
-        """A library's fastest attention operator, or the fastest that is called in one way."""
+    @property
+    def best_composition(self) -> Result | None:
+        composed = (p for p in self.peers if p.counts and not p.call.dedicated)
+        return min(composed, key=lambda p: p.median, default=None)
+
+    def best_dedicated(self, engine: str = "", variant: str = "") -> Result | None:
+        """The fastest attention operator of a library or of all, or the fastest that is called in one way."""
         operators = (
             p
             for p in self.peers
-            if p.counts and p.call.dedicated and p.call.engine == engine and variant in ("", p.call.variant)
+            if p.counts and p.call.dedicated and engine in ("", p.call.engine) and variant in ("", p.call.variant)
         )
         return min(operators, key=lambda p: p.median, default=None)
 
 
 @contextmanager
-def operand_folder(case: Case) -> Iterator[Path]:
-    """A folder in memory with the operands that every engine reads."""
+def operand_folder(case: Case) -> Iterator[tuple[Path, NDArray[np.float64] | None]]:
+    """A folder in memory with the operands that every engine reads, and the case's truth."""
     shared = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="longspan-peers-", dir=shared if shared.is_dir() else None))
     try:
-        for name, values in case.operands().items():
+        operands = case.operands()
+        for name, values in operands.items():
             values.tofile(folder / name)
-        yield folder
+        truth = case.truth(operands)
+        del operands  # the engines need the memory
+        yield folder, truth
     finally:
         shutil.rmtree(folder)
 
 
-def difference(folder: Path, ours: NDArray[np.float32], team: Team, row: int, call: Call) -> float:
+def read_output(engine: Engine, row: int, folder: Path) -> NDArray[np.float64]:
+    """The output of a row's last call, [elements]."""
     path = folder / "output"
-    team[call.engine].ask(f"output {row} {path}")
-    values = np.fromfile(path, dtype=np.float32)
-    if values.size != ours.size:
-        raise EngineError(f"the output has {values.size} elements instead of {ours.size}")
-    scale = float(np.sqrt(np.mean(np.square(ours, dtype=np.float64))))
-    error = float(np.sqrt(np.mean(np.square(values - ours, dtype=np.float64)))) / scale
+    engine.ask(f"output {row} {path}")
+    return np.fromfile(path, dtype=np.float32).astype(np.float64)
+
+
+def difference(values: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Root mean square of the difference over that of the truth."""
+    if values.size != truth.size:
+        raise EngineError(f"the output has {values.size} elements instead of {truth.size}")
+    error = float(np.sqrt(np.mean(np.square(values - truth)) / np.mean(np.square(truth))))
     return error if np.isfinite(error) else float("inf")
 
 
@@ -124,8 +136,8 @@ class CaseTimer:
 
     def run(self) -> CaseResult:
         try:
-            with operand_folder(self.case) as folder:
-                self._prepare(folder)
+            with operand_folder(self.case) as (folder, truth):
+                self._prepare(folder, truth)
             before, start = self._others(), time.monotonic_ns()
             for turn in range(self.rounds):
                 self._round(turn)
@@ -141,19 +153,22 @@ class CaseTimer:
     def _others(self) -> int:
         return machine_busy_time() - self.team.cpu_time() - time.process_time_ns()
 
-    def _prepare(self, folder: Path) -> None:
+    def _prepare(self, folder: Path, truth: NDArray[np.float64] | None) -> None:
         """Loads the operands, makes the first calls and compares the outputs."""
-        ours: NDArray[np.float32] | None = None
         for row, result in enumerate(self.results):
             self._step()
             engine = self.team[result.call.engine]
             try:
                 engine.prepare(row, result.call, self.case, self.copies, folder)
                 first = engine.run(row, 1)[0]
-                if ours is None:
-                    engine.ask(f"output {row} {folder / 'ours'}")
-                    ours = np.fromfile(folder / "ours", dtype=np.float32)
-                result.error = difference(folder, ours, self.team, row, result.call)
+                output = read_output(engine, row, folder)
+                if truth is None:
+                    truth = output[None]
+                errors = [difference(output, truth[0])]
+                for expected in truth[1:]:
+                    engine.run(row, 1)
+                    errors.append(difference(read_output(engine, row, folder), expected))
+                result.error = max(errors)
                 if first > SLOWEST_REPEATED:
                     result.samples.append(first)
                     engine.ask(f"drop {row}")
@@ -161,7 +176,7 @@ class CaseTimer:
                 else:
                     result.estimate = min(engine.run(row, 2)) if first < self.budget else first
             except EngineError as error:
-                if ours is None:
+                if row == 0:
                     raise
                 result.failure = str(error)
 

@@ -100,9 +100,10 @@ class Engine:
         return rest
 
     def prepare(self, row: int, call: Call, case: Case, copies: int, folder: Path) -> None:
+        entries, block = case.list_shape
         self.ask(
             f"prepare {row} {call.variant} {call.dtype} {case.query_heads} {case.kv_heads} {case.head_dim} "
-            f"{case.tokens} {case.keys} {case.window} {copies} {folder}"
+            f"{case.tokens} {case.keys} {case.window} {copies} {entries} {block} {folder}"
         )
         self.rows.add(row)
 

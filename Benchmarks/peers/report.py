@@ -19,7 +19,8 @@ OPERATORS = (
 )
 LEGEND = (
     "* fastest peer of any kind   + fastest attention operator of its library   ratio: peer over longspan\n"
-    "error: root mean square of the difference from longspan, relative; ! more than the tolerance, row not counted"
+    "error: root mean square of the difference from longspan, or in sparse cases from float64, relative\n"
+    "!: more than the tolerance, row not counted"
 )
 Json = dict[str, object]
 
@@ -90,7 +91,8 @@ def marks(result: Result, whole: CaseResult) -> str:
 
 
 def case_table(whole: CaseResult) -> str:
-    copies = f", {whole.copies} copies" if whole.copies > 1 else ""
+    rotated = "selections" if whole.case.kind == "sparse" else "copies"
+    copies = f", {whole.copies} {rotated}" if whole.copies > 1 else ""
     _, unit = whole.case.rate(1)
     header = f"  {'':58}{'calls':>7}{'min ms':>10}{'median':>10}{'ratio':>8}{'of min':>8}{unit:>10}{'error':>10}"
     others = f"other programs took {whole.disturbance:.2f} cores"
@@ -132,6 +134,34 @@ def summary(results: Sequence[CaseResult]) -> str:
                 ratio_cell(whole.best_dedicated(engine, variant), whole.ours, with_text=False)
                 for _, engine, variant in OPERATORS
             ),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def times_cell(result: Result) -> str:
+    return f"{milliseconds(result.minimum)} / {milliseconds(result.median)}"
+
+
+def peer_cells(peer: Result | None, ours: Result) -> list[str]:
+    """Its name, its times and the ratios, of minima and of medians."""
+    if peer is None:
+        return ["-", "-", "-"]
+    ratios = f"{peer.minimum / ours.minimum:.2f} / {peer.median / ours.median:.2f}"
+    return [peer.call.name, times_cell(peer), ratios]
+
+
+def sparse_summary(results: Sequence[CaseResult]) -> str:
+    """A Markdown table: a line for each case, the fastest composition and the fastest operator; least and median."""
+    headings = ("case", "longspan ms", "fastest composition", "ms", "ratio", "fastest operator", "ms", "ratio")
+    rules = ("---", "---:", "---", "---:", "---:", "---", "---:", "---:")
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, rules)]
+    for whole in results:
+        cells = [
+            whole.name,
+            times_cell(whole.ours),
+            *peer_cells(whole.best_composition, whole.ours),
+            *peer_cells(whole.best_dedicated(), whole.ours),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

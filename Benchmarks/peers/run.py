@@ -13,7 +13,17 @@ from cases import Case, all_cases
 from measure import CaseResult, CaseTimer
 from plot import bar_chart
 from processes import ENGINES, PROGRAMS, EngineError, Team
-from report import LEGEND, case_table, describe, environment, json_document, last_level_bytes, summary
+from report import (
+    LEGEND,
+    case_table,
+    describe,
+    environment,
+    json_document,
+    last_level_bytes,
+    sparse_summary,
+    summary,
+)
+from sparse_cases import sparse_cases
 
 
 class Progress:
@@ -83,7 +93,8 @@ def measure(team: Team, cases: list[Case], options: argparse.Namespace) -> list[
 
 def main() -> int:
     options = arguments()
-    cases = [c for c in all_cases(last_level_bytes(), options.quick) if options.filter.search(c.name)]
+    everything = [*all_cases(last_level_bytes(), options.quick), *sparse_cases(last_level_bytes(), options.quick)]
+    cases = [c for c in everything if options.filter.search(c.name)]
     if options.list:
         for case in cases:
             print(case.name, *(f"  {call.name}" for call in (case.ours, *case.peers())), sep="\n")
@@ -103,7 +114,9 @@ def main() -> int:
     except (EngineError, OSError) as error:
         print(f"run.py: {error}; has setup.sh been run?", file=sys.stderr)
         return 1
-    print(summary(results))
+    sparse = [r for r in results if r.case.kind == "sparse"]
+    dense = [r for r in results if r.case.kind != "sparse"]
+    print(*([summary(dense)] if dense else []), *([sparse_summary(sparse)] if sparse else []), sep="\n\n")
     print(f"\nload average {facts['load_average']} before, {facts['load_average_after']} after")
     print(f"other programs took up to {max(r.disturbance for r in results):.2f} cores")
     print(f"switches to a library while another was still busy: {facts['busy_switches']}")

@@ -24,6 +24,8 @@ class Case:
     keys: int
     window: int  # 0 for none
     copies: int
+    entries: int  # of a list; 0 where every key is seen
+    block: int  # tokens of an entry
     folder: Path
 
     @property
@@ -39,13 +41,17 @@ class Case:
         shape = (self.kv_heads, self.keys, self.head_dim)
         return self._read("k", shape), self._read("v", shape)
 
+    def lists(self) -> NDArray[np.int32]:
+        """[copies, Hk, entries]: what each call sees of one copy of the operands, entry e standing for a block."""
+        return np.fromfile(self.folder / "lists", dtype=np.int32).reshape(self.copies, self.kv_heads, self.entries)
+
     def _read(self, name: str, shape: tuple[int, ...]) -> Floats:
         return np.fromfile(self.folder / name, dtype=np.float32).reshape(shape)
 
 
 @dataclass
 class Row:
-    """A call for each copy of the operands, and the output [T, Hq, D] of what a call returned."""
+    """A call for each copy of the operands or each selection, and the output [T, Hq, D] of what a call returned."""
 
     calls: list[Callable[[], object]]
     output: Callable[[object], Floats]
@@ -93,9 +99,7 @@ def _answer(words: list[str], about: str, prepare: Callable[[Case], Row], rows: 
         case ["about"]:
             return f"ok {about}"
         case ["prepare", row, variant, dtype, *numbers, folder]:
-            heads, kv_heads, dim, tokens, keys, window, copies = map(int, numbers)
-            case = Case(variant, dtype, heads, kv_heads, dim, tokens, keys, window, copies, Path(folder))
-            rows[int(row)] = prepare(case)
+            rows[int(row)] = prepare(Case(variant, dtype, *map(int, numbers), folder=Path(folder)))
             return "ok"
         case ["run", row, count]:
             return " ".join(map(str, ["ns", *rows[int(row)].run(int(count))]))

@@ -5,70 +5,17 @@
 //   flash-cache    the same on keys and values that lie token-major, as llama.cpp's cache has them
 //   matmul         mul_mat, soft_max_ext, mul_mat, as llama.cpp without flash attention; V lies transposed
 //   matmul-folded  the same with the query heads of a key/value head as rows of one head
-#include "serve.h"
+// and those of ggml_sparse.cpp.
+#include "ggml_engine.h"
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ggml-cpu.h>
-#include <ggml.h>
-#include <memory>
 #include <string>
 #include <vector>
 
-namespace {
-
 int thread_count = 1;
-
-// Memory in huge pages.
-class Region {
-public:
-    explicit Region(size_t bytes) : bytes_(bytes), data_(static_cast<char *>(serve_allocate(bytes))) {}
-    Region(const Region &) = delete;
-    Region &operator=(const Region &) = delete;
-    ~Region() { serve_free(data_, bytes_); }
-    char *data() const { return data_; }
-
-private:
-    size_t bytes_;
-    char *data_;
-};
-
-size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-// An operand whose copies lie one after the other; a call points the tensor, and any view of it, at one of them.
-struct Operand {
-    ggml_tensor *tensor = nullptr;
-    ggml_tensor *view = nullptr; // what the graph reads
-    std::unique_ptr<Region> memory;
-    size_t stride = 0;
-
-    void select(long copy) { tensor->data = view->data = memory->data() + stride * static_cast<size_t>(copy); }
-};
-
-struct Row {
-    serve_case c;
-    std::unique_ptr<Region> arena; // tensor headers, intermediate results
-    ggml_context *context = nullptr;
-    ggml_cgraph *graph = nullptr;
-    ggml_tensor *result = nullptr;
-    ggml_cplan plan = {};
-    std::unique_ptr<Region> work;
-    std::unique_ptr<Region> mask_memory;
-    Operand queries, keys, values;
-
-    explicit Row(const serve_case &from) : c(from) {}
-    Row(const Row &) = delete;
-    Row &operator=(const Row &) = delete;
-    ~Row()
-    {
-        if (context) ggml_free(context);
-    }
-
-    bool folded() const { return std::strstr(c.variant, "-folded") != nullptr; }
-    bool flash() const { return std::strncmp(c.variant, "flash", 5) == 0; }
-    bool token_major() const { return std::strstr(c.variant, "-cache") != nullptr; }
-};
 
 bool parse_type(const char *name, ggml_type &type)
 {
@@ -85,6 +32,53 @@ void convert(const float *from, char *to, int64_t count, ggml_type type)
     else if (type == GGML_TYPE_BF16) ggml_fp32_to_bf16_row(from, reinterpret_cast<ggml_bf16_t *>(to), count);
     else std::memcpy(to, from, static_cast<size_t>(count) * sizeof *from);
 }
+
+void Served::output(float *values) const { std::memcpy(values, result->data, ggml_nbytes(result)); }
+
+namespace {
+
+size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// An operand whose copies lie one after the other; a call points the tensor, and any view of it, at one of them.
+struct Operand {
+    ggml_tensor *tensor = nullptr;
+    ggml_tensor *view = nullptr; // what the graph reads
+    std::unique_ptr<Region> memory;
+    size_t stride = 0;
+
+    void select(long copy) { tensor->data = view->data = memory->data() + stride * static_cast<size_t>(copy); }
+};
+
+struct Row : Served {
+    serve_case c;
+    std::unique_ptr<Region> arena; // tensor headers, intermediate results
+    ggml_context *context = nullptr;
+    ggml_cgraph *graph = nullptr;
+    ggml_cplan plan = {};
+    std::unique_ptr<Region> work;
+    std::unique_ptr<Region> mask_memory;
+    Operand queries, keys, values;
+
+    explicit Row(const serve_case &from) : c(from) {}
+    Row(const Row &) = delete;
+    Row &operator=(const Row &) = delete;
+    ~Row() override
+    {
+        if (context) ggml_free(context);
+    }
+
+    const char *call(long copy) override
+    {
+        queries.select(copy);
+        keys.select(copy);
+        values.select(copy);
+        return ggml_graph_compute(graph, &plan) == GGML_STATUS_SUCCESS ? nullptr : "ggml_graph_compute failed";
+    }
+
+    bool folded() const { return std::strstr(c.variant, "-folded") != nullptr; }
+    bool flash() const { return std::strncmp(c.variant, "flash", 5) == 0; }
+    bool token_major() const { return std::strstr(c.variant, "-cache") != nullptr; }
+};
 
 // [outer, a, b, inner] as [outer, b, a, inner].
 std::vector<float> swapped(const float *from, int64_t outer, int64_t a, int64_t b, int64_t inner)
@@ -108,7 +102,8 @@ bool load(Operand &operand, const serve_case &c, const char *name, int64_t outer
 {
     ggml_tensor *tensor = operand.tensor;
     int64_t count = ggml_nelements(tensor);
-    const float *file = serve_map_floats(&c, name, static_cast<size_t>(count));
+    size_t bytes = static_cast<size_t>(count) * sizeof(float);
+    auto *file = static_cast<const float *>(serve_map(&c, name, bytes));
     if (!file) return false;
     operand.stride = whole_lines(ggml_nbytes(tensor));
     operand.memory = std::make_unique<Region>(operand.stride * static_cast<size_t>(c.copies));
@@ -126,7 +121,7 @@ bool load(Operand &operand, const serve_case &c, const char *name, int64_t outer
         }
         operand.select(0);
     }
-    serve_unmap_floats(file, static_cast<size_t>(count));
+    serve_unmap(file, bytes);
     return first != nullptr;
 }
 
@@ -231,30 +226,28 @@ const char *about()
 
 const char *prepare(const serve_case *c, void **memory)
 {
-    auto row = std::make_unique<Row>(*c);
-    const char *failure = build(*row);
-    if (!failure) *memory = row.release();
+    std::unique_ptr<Served> served;
+    const char *failure;
+    if (c->entries) {
+        failure = prepare_sparse(*c, served);
+    } else {
+        auto row = std::make_unique<Row>(*c);
+        failure = build(*row);
+        served = std::move(row);
+    }
+    if (!failure) *memory = served.release();
     return failure;
 }
 
-const char *call(void *memory, long copy)
-{
-    Row &row = *static_cast<Row *>(memory);
-    row.queries.select(copy);
-    row.keys.select(copy);
-    row.values.select(copy);
-    return ggml_graph_compute(row.graph, &row.plan) == GGML_STATUS_SUCCESS ? nullptr : "ggml_graph_compute failed";
-}
+const char *call(void *memory, long copy) { return static_cast<Served *>(memory)->call(copy); }
 
-// The result is [T, Hq, D] from the flash variants, and [Hq, D] from the others, whose T is 1.
 const char *output(void *memory, float *values)
 {
-    Row &row = *static_cast<Row *>(memory);
-    std::memcpy(values, row.result->data, ggml_nbytes(row.result));
+    static_cast<Served *>(memory)->output(values);
     return nullptr;
 }
 
-void drop(void *memory) { delete static_cast<Row *>(memory); }
+void drop(void *memory) { delete static_cast<Served *>(memory); }
 
 } // namespace
 

@@ -6,11 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef lspan_status (*attention_call)(const lspan_context *, const lspan_attention *, void *, size_t);
+typedef enum row_kind { prefill, decode, sparse } row_kind;
 
 typedef struct row {
-    attention_call call;
+    row_kind kind;
     lspan_attention attention;
+    lspan_sparse_attention sparse;
+    int32_t *lists; /* [selections, Hk, entries], where the kind is sparse */
+    int64_t *list_indptr;
     int64_t query_indptr[2], kv_indptr[2];
     size_t query_elements, kv_elements, element_bytes;
     long copies;
@@ -43,6 +46,18 @@ static int parse_dtype(const char *name, lspan_dtype *dtype)
     return 0;
 }
 
+static int parse_kind(const char *variant, row_kind *kind)
+{
+    static const char *names[] = {"prefill", "decode", "sparse"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(variant, names[i]) == 0) {
+            *kind = (row_kind)i;
+            return 1;
+        }
+    }
+    return 0;
+}
+
 static void convert(char *to, const float *from, size_t count, lspan_dtype dtype)
 {
     if (dtype == lspan_dtype_f32) {
@@ -63,20 +78,52 @@ static void convert(char *to, const float *from, size_t count, lspan_dtype dtype
     }
 }
 
+/* A sparse case has selections instead. */
+static long operand_copies(const serve_case *c)
+{
+    return c->entries ? 1 : c->copies;
+}
+
 /* The copies of one operand; NULL if its file or the memory is missing. */
 static char *load(const serve_case *c, const char *name, size_t count, size_t stride, lspan_dtype dtype)
 {
-    const float *from = serve_map_floats(c, name, count);
+    const float *from = serve_map(c, name, count * sizeof *from);
     if (!from) return NULL;
-    char *to = serve_allocate(stride * (size_t)c->copies);
+    long copies = operand_copies(c);
+    char *to = serve_allocate(stride * (size_t)copies);
     if (to) {
         convert(to, from, count, dtype);
-        for (long i = 1; i < c->copies; i++) {
-            memcpy(to + stride * (size_t)i, to, count * lspan_dtype_size(dtype));
-        }
+        for (long i = 1; i < copies; i++) memcpy(to + stride * (size_t)i, to, count * lspan_dtype_size(dtype));
     }
-    serve_unmap_floats(from, count);
+    serve_unmap(from, count * sizeof *from);
     return to;
+}
+
+/* The lists of all selections, and the row's call over the first; nothing where the case is dense. */
+static const char *fill_lists(row *r, const serve_case *c)
+{
+    if (!c->entries) return NULL;
+    size_t bytes = (size_t)(c->copies * c->kv_heads * c->entries) * sizeof *r->lists;
+    const void *file = serve_map(c, "lists", bytes);
+    r->lists = file ? malloc(bytes) : NULL;
+    if (r->lists) memcpy(r->lists, file, bytes);
+    serve_unmap(file, bytes);
+    r->list_indptr = calloc((size_t)c->kv_heads + 1, sizeof *r->list_indptr);
+    if (!r->lists || !r->list_indptr) return "no lists or no memory";
+    for (long head = 0; head <= c->kv_heads; head++) r->list_indptr[head] = head * c->entries;
+    r->sparse = (lspan_sparse_attention){
+        .attention = r->attention, .block = c->block, .list_heads = c->kv_heads, .indptr = r->list_indptr,
+        .indices = r->lists};
+    return NULL;
+}
+
+static lspan_status find_workspace_size(row *r)
+{
+    switch (r->kind) {
+    case prefill: return lspan_attention_prefill_workspace_size(context, &r->attention, &r->workspace_bytes);
+    case decode: return lspan_attention_decode_workspace_size(context, &r->attention, &r->workspace_bytes);
+    default: return lspan_sparse_decode_workspace_size(context, &r->sparse, &r->workspace_bytes);
+    }
 }
 
 static void drop(void *memory)
@@ -87,6 +134,8 @@ static void drop(void *memory)
     serve_free(r->values, r->kv_stride * (size_t)r->copies);
     serve_free(r->output, r->query_elements * sizeof *r->output);
     serve_free(r->workspace, r->workspace_bytes);
+    free(r->lists);
+    free(r->list_indptr);
     free(r);
 }
 
@@ -94,10 +143,8 @@ static const char *fill(row *r, const serve_case *c)
 {
     lspan_dtype dtype;
     if (!parse_dtype(c->dtype, &dtype)) return "unknown dtype";
-    int decode = strcmp(c->variant, "decode") == 0;
-    if (!decode && strcmp(c->variant, "prefill") != 0) return "unknown variant";
-    r->call = decode ? lspan_attention_decode : lspan_attention_prefill;
-    r->copies = c->copies;
+    if (!parse_kind(c->variant, &r->kind) || (r->kind == sparse) != (c->entries != 0)) return "unknown variant";
+    r->copies = operand_copies(c);
     r->query_elements = (size_t)(c->tokens * c->query_heads * c->head_dim);
     r->kv_elements = (size_t)(c->keys * c->kv_heads * c->head_dim);
     /* copies start on cache lines of their own */
@@ -118,9 +165,9 @@ static const char *fill(row *r, const serve_case *c)
         .keys = {r->keys, dtype, dim, c->keys * dim}, .values = {r->values, dtype, dim, c->keys * dim},
         .output = r->output, .output_token_stride = c->query_heads * dim, .output_head_stride = dim,
         .scale = 1.0f / sqrtf((float)dim), .causal = 1, .window = c->window};
-    lspan_status status = decode
-        ? lspan_attention_decode_workspace_size(context, &r->attention, &r->workspace_bytes)
-        : lspan_attention_prefill_workspace_size(context, &r->attention, &r->workspace_bytes);
+    const char *failure = fill_lists(r, c);
+    if (failure) return failure;
+    lspan_status status = find_workspace_size(r);
     if (status != lspan_status_ok) return lspan_status_name(status);
     r->workspace = serve_allocate(r->workspace_bytes);
     return r->workspace ? NULL : "out of memory";
@@ -139,11 +186,19 @@ static const char *prepare(const serve_case *c, void **memory)
 static const char *call(void *memory, long copy)
 {
     row *r = memory;
+    lspan_status status;
+    if (r->kind == sparse) {
+        lspan_sparse_attention s = r->sparse;
+        s.indices = r->lists + copy * r->list_indptr[s.list_heads];
+        status = lspan_sparse_decode(context, &s, r->workspace, r->workspace_bytes);
+        return status == lspan_status_ok ? NULL : lspan_status_name(status);
+    }
     lspan_attention a = r->attention;
     a.queries.data = r->queries + r->query_stride * (size_t)copy;
     a.keys.data = r->keys + r->kv_stride * (size_t)copy;
     a.values.data = r->values + r->kv_stride * (size_t)copy;
-    lspan_status status = r->call(context, &a, r->workspace, r->workspace_bytes);
+    status = (r->kind == decode ? lspan_attention_decode : lspan_attention_prefill)(
+        context, &a, r->workspace, r->workspace_bytes);
     return status == lspan_status_ok ? NULL : lspan_status_name(status);
 }
 

@@ -1,7 +1,8 @@
 """onnxruntime, served to run.py. Argument: the number of threads.
 
 Variant `gqa`: the contributed operator GroupQueryAttention. Its cache [1, Hk, S, D] is one buffer for past and present,
-so that nothing is copied but the new tokens; a decode call appends the last key and value again.
+so that nothing is copied but the new tokens; a decode call appends the last key and value again. And the variants of
+onnxruntime_sparse.py.
 """
 
 import sys
@@ -13,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+import onnxruntime_sparse
 from engine import Case, Floats, Row, serve
 
 THREADS = int(sys.argv[1])
@@ -72,6 +74,8 @@ def run(
 
 
 def prepare(case: Case) -> Row:
+    if case.entries:
+        return onnxruntime_sparse.prepare(case, THREADS)
     if case.variant != "gqa":
         raise ValueError(f"unknown variant {case.variant}")
     dtype, element = DTYPES[case.dtype]

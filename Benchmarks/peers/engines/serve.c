@@ -19,7 +19,7 @@ typedef struct slot {
     long next; /* copy of the next call */
 } slot;
 
-const float *serve_map_floats(const serve_case *c, const char *name, size_t count)
+const void *serve_map(const serve_case *c, const char *name, size_t bytes)
 {
     char path[sizeof c->folder + 64];
     snprintf(path, sizeof path, "%s/%s", c->folder, name);
@@ -27,16 +27,16 @@ const float *serve_map_floats(const serve_case *c, const char *name, size_t coun
     if (file < 0) return NULL;
     struct stat status;
     void *data = MAP_FAILED;
-    if (fstat(file, &status) == 0 && (size_t)status.st_size == count * sizeof(float)) {
-        data = mmap(NULL, count * sizeof(float), PROT_READ, MAP_PRIVATE, file, 0);
+    if (fstat(file, &status) == 0 && (size_t)status.st_size == bytes) {
+        data = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, file, 0);
     }
     close(file);
     return data == MAP_FAILED ? NULL : data;
 }
 
-void serve_unmap_floats(const float *values, size_t count)
+void serve_unmap(const void *values, size_t bytes)
 {
-    if (values) munmap((void *)(uintptr_t)values, count * sizeof(float));
+    if (values) munmap((void *)(uintptr_t)values, bytes);
 }
 
 static size_t whole_pages(size_t bytes)
@@ -117,9 +117,10 @@ static const char *prepare(const serve_engine *engine, slot *s, const char *line
 {
     serve_case *c = &s->c;
     int fields = sscanf(
-        line, "prepare %*d %31s %7s %ld %ld %ld %ld %ld %ld %ld %511s", c->variant, c->dtype, &c->query_heads,
-        &c->kv_heads, &c->head_dim, &c->tokens, &c->keys, &c->window, &c->copies, c->folder);
-    if (fields != 10 || c->copies < 1) return "prepare: not understood";
+        line, "prepare %*d %31s %7s %ld %ld %ld %ld %ld %ld %ld %ld %ld %511s", c->variant, c->dtype, &c->query_heads,
+        &c->kv_heads, &c->head_dim, &c->tokens, &c->keys, &c->window, &c->copies, &c->entries,
+        &c->block, c->folder);
+    if (fields != 12 || c->copies < 1) return "prepare: not understood";
     s->next = 0;
     return engine->prepare(c, &s->row);
 }

@@ -2,14 +2,17 @@
  *
  * A line is a command, and each gets one line back:
  *
- *     about                                                        ok TEXT
- *     prepare ID VARIANT DTYPE HQ HK D T S WINDOW COPIES FOLDER    ok
- *     run ID CALLS                                                 ns NANOSECONDS...
- *     output ID FILE                                               ok
- *     drop ID                                                      ok
+ *     about                                                                      ok TEXT
+ *     prepare ID VARIANT DTYPE HQ HK D T S WINDOW COPIES ENTRIES BLOCK FOLDER    ok
+ *     run ID CALLS                                                               ns NANOSECONDS...
+ *     output ID FILE                                                             ok
+ *     drop ID                                                                    ok
  *
  * or `error TEXT`. FOLDER holds q [T, Hq, D], k and v [Hk, S, D] in f32, every value exact in the case's dtype, and
  * FILE receives the last call's output [T, Hq, D] in f32. Calls rotate over COPIES of the operands.
+ *
+ * Where ENTRIES is not 0, calls rotate over COPIES selections of keys instead, and there is one copy of the operands:
+ * FOLDER also holds lists [COPIES, Hk, ENTRIES] in int32. An entry e stands for tokens e*BLOCK .. e*BLOCK+BLOCK-1.
  */
 #ifndef SERVE_H
 #define SERVE_H
@@ -28,6 +31,8 @@ typedef struct serve_case {
     long tokens, keys;
     long window; /* 0 for none */
     long copies;
+    long entries; /* of a list; 0 where every key is seen */
+    long block;   /* tokens of an entry */
     char folder[512];
 } serve_case;
 
@@ -43,9 +48,9 @@ typedef struct serve_engine {
 /* Answers commands until stdin ends; returns the exit status. */
 int serve(const serve_engine *engine);
 
-/* The floats of one operand file, mapped; NULL if it has another size. */
-const float *serve_map_floats(const serve_case *c, const char *name, size_t count);
-void serve_unmap_floats(const float *values, size_t count);
+/* One operand file, mapped; NULL if it has another size. */
+const void *serve_map(const serve_case *c, const char *name, size_t bytes);
+void serve_unmap(const void *values, size_t bytes);
 
 /* Zeroed memory in huge pages, aligned to one; NULL if there is none. */
 void *serve_allocate(size_t bytes);

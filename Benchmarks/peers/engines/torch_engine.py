@@ -7,6 +7,7 @@ Variants; operands are [1, H, tokens, D] and contiguous, as PyTorch wants them:
   matmul-folded   one token: matmul, softmax, matmul on the same
   sdpa-masked     a window: a boolean mask
   flex            a window: flex_attention, compiled
+and those of torch_sparse.py.
 """
 
 import sys
@@ -19,9 +20,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+import torch_sparse
 from engine import Case, Floats, Row, serve
-
-DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+from torch_sparse import DTYPES
 
 
 def window_rule(window: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -66,6 +67,8 @@ def flex(case: Case, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
 
 
 def prepare(case: Case) -> Row:
+    if case.entries:
+        return torch_sparse.prepare(case)
     dtype = DTYPES[case.dtype]
     queries = torch.from_numpy(case.queries()).to(dtype).transpose(0, 1)[None].contiguous()
     keys, values = (torch.from_numpy(x).to(dtype)[None] for x in case.keys_and_values())
