@@ -26,3 +26,15 @@ for context in 512 2048; do
   echo "== Perplexity of Persuasion, context $context"
   "$longspan" perplexity --model "$model" --text "$text" --skip 2000 --tokens 16384 --context "$context"
 done
+echo
+echo "== What the cache keeps, and what that costs: Persuasion, context 8192"
+"$longspan" compare --model "$model" --text "$text" --skip 2000 --tokens 16384 --context 8192 \
+  --kv dense --kv lagkv:lag=128,ratio=0.5 --kv lagkv:lag=128,ratio=0.25 --kv lagkv:lag=1024,ratio=0.25
+echo
+echo "== A five-digit key in filler text"
+"$longspan" eval passkey --model "$model" --lengths 2048 --depths 5 --kv dense --kv lagkv:lag=128,ratio=0.25
+echo
+echo "== Sparse attention and compression of caches, beside what this machine allows"
+for kernels in sparse_decode lag_; do
+  "$longspan" bench --filter "$kernels" --threads 2 --seconds 0.3
+done

@@ -1,16 +1,19 @@
 #!/bin/sh
-# Builds and runs the examples in README.md: the C one against an installed library by pkg-config, the Swift one as a
-# package that depends on this one. Needs the model's path in LONGSPAN_MODEL for the Swift one.
+# Builds and runs the examples in README.md: the C one against an installed library by pkg-config, the Swift ones as a
+# package that depends on this one. Needs the model's path in LONGSPAN_MODEL for the Swift ones.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
 work=.build/examples
-rm -rf $work/c && mkdir -p $work/c $work/swift/Sources/example
+rm -rf $work/c && mkdir -p $work/c $work/swift/Sources/generate $work/swift/Sources/compress
 
-# The first code block of a language in the README.
-block() { awk -v fence="\`\`\`$1" '$0 == fence { inside = 1; next } inside && /^```/ { exit } inside' README.md; }
+# The code block of a language in the README with a number, counted from 1.
+block() {
+  awk -v fence="\`\`\`$1" -v wanted="$2" '$0 == fence { inside = ++number == wanted; next }
+    inside && /^```/ { exit } inside' README.md
+}
 
-block c >$work/c/example.c
+block c 1 >$work/c/example.c
 cmake -S CKernels -B $work/build -G Ninja -DCMAKE_C_COMPILER=gcc -DBUILD_TESTING=OFF \
   -DCMAKE_INSTALL_PREFIX="$root/$work/prefix" >$work/log 2>&1 || { cat $work/log; exit 1; }
 cmake --build $work/build >$work/log && cmake --install $work/build >$work/log
@@ -24,17 +27,21 @@ grep -q '^ok: 0\.' $work/c/output
 LONGSPAN_SYSTEM=1 swift build --scratch-path $work/system --product longspan >$work/log 2>&1 || { cat $work/log; exit 1; }
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir longspan) $work/system/debug/longspan info | head -2
 
-[ -n "${LONGSPAN_MODEL:-}" ] || { echo "SKIPPED: the Swift example, which needs SmolLM2"; exit 0; }
-block swift >$work/swift/Sources/example/main.swift
+[ -n "${LONGSPAN_MODEL:-}" ] || { echo "SKIPPED: the Swift examples, which need SmolLM2"; exit 0; }
+block swift 1 >$work/swift/Sources/generate/main.swift
+block swift 2 >$work/swift/Sources/compress/main.swift
 cat >$work/swift/Package.swift <<MANIFEST
 // swift-tools-version: 6.2
 import PackageDescription
 let package = Package(
-  name: "example", dependencies: [.package(name: "longspan", path: "$root")],
-  targets: [
-    .executableTarget(name: "example", dependencies: [.product(name: "LongspanModels", package: "longspan")])
-  ])
+  name: "examples", dependencies: [.package(name: "longspan", path: "$root")],
+  targets: ["generate", "compress"].map {
+    .executableTarget(
+      name: $0, dependencies: ["Longspan", "LongspanModels"].map { .product(name: $0, package: "longspan") })
+  })
 MANIFEST
 swift build --package-path $work/swift >$work/log 2>&1 || { cat $work/log; exit 1; }
-$work/swift/.build/debug/example "$LONGSPAN_MODEL" | tee $work/swift/output
+$work/swift/.build/debug/generate "$LONGSPAN_MODEL" | tee $work/swift/output
 grep -q Paris $work/swift/output
+$work/swift/.build/debug/compress "$LONGSPAN_MODEL" | tee $work/swift/output
+grep -q '^[0-9]* tokens in [0-9]* slots$' $work/swift/output
