@@ -244,6 +244,68 @@ import Testing
     #expect(mismatch?.message.contains("lagkv:sink=0,lag=2") == true)
   }
 
+  /// Gives up slots and then fails, after attention or before it.
+  private struct FailingPolicy: KVCachePolicy {
+    let failsBefore: Bool
+    var description: String { "failing" }
+    var positions: KVPositions { .absolute }
+    func check(_ shape: KVShape) throws(LongspanError) {}
+    func stepLength(limit: Int, in cache: borrowing KVCache) -> Int { limit }
+    func slots(afterReading tokens: Int, layer: Int) -> Int { tokens }
+    private func fail(_ cache: inout KVCache, _ context: KernelContext) throws(LongspanError) {
+      let lists = SlotLists(indices: [1], offsets: [0, 1])
+      try cache.compact(layer: 0, keeping: lists, from: 0, tail: cache.slots(layer: 0), on: context)
+      throw LongspanError(.cancelled, "failed")
+    }
+    mutating func didAppend(
+      layer: Int, to cache: inout KVCache, on context: KernelContext, workspace: inout Workspace
+    ) throws(LongspanError) -> KVVisibility {
+      if failsBefore { try fail(&cache, context) }
+      return .all
+    }
+    mutating func didAttend(
+      in cache: inout KVCache, on context: KernelContext, workspace: inout Workspace
+    ) throws(LongspanError) {
+      if !failsBefore { try fail(&cache, context) }
+    }
+    mutating func didEndPrefill(
+      in cache: inout KVCache, on context: KernelContext, workspace: inout Workspace
+    ) throws(LongspanError) {}
+    mutating func reset() {}
+  }
+
+  @Test(arguments: [true, false]) func failedCompressionIsNotHidden(before: Bool) throws {
+    let context = try KernelContext(threads: 1)
+    var cache = try KVCache(
+      KVShape(layers: 1, heads: 2, headDimension: 8), policy: FailingPolicy(failsBefore: before))
+    let snapshot = try cache.snapshot()
+    let rows = [Float](repeating: 1, count: 3 * 16)
+    var output = rows
+    var workspace = Workspace()
+    try cache.beginStep(3)
+    let error = #expect(throws: LongspanError.self) {
+      try cache.append(
+        layer: 0, keys: TensorView(rows.span, tokens: 3, heads: 2, columns: 8),
+        values: TensorView(rows.span, tokens: 3, heads: 2, columns: 8), on: context)
+      var span = output.mutableSpan
+      try cache.attend(
+        layer: 0, queries: TensorView(rows.span, tokens: 3, heads: 2, columns: 8), on: context,
+        workspace: &workspace, into: &span)
+      try cache.commitStep(on: context, workspace: &workspace)
+    }
+    #expect(error?.code == .cancelled)
+    cache.abandonStep()
+    let lost = #expect(throws: LongspanError.self) { try cache.beginStep(1) }
+    #expect(lost?.message.contains("empty it or restore a snapshot") == true)
+    #expect(throws: LongspanError.self) { _ = try cache.snapshot() }
+    #expect(throws: LongspanError.self) { try cache.truncate(to: 0) }
+    try cache.restore(snapshot)
+    try cache.beginStep(1)
+    cache.abandonStep()
+    cache.removeAll()
+    try cache.beginStep(1)
+  }
+
   @Test func refusesWhatCannotBe() throws {
     let context = try KernelContext(threads: 1)
     #expect(throws: LongspanError.self) { _ = try KVShape(layers: 0, heads: 1, headDimension: 8) }
