@@ -33,12 +33,15 @@ block swift 2 >$work/swift/Sources/compress/main.swift
 cat >$work/swift/Package.swift <<MANIFEST
 // swift-tools-version: 6.2
 import PackageDescription
+let products: [Target.Dependency] = [
+  .product(name: "Longspan", package: "longspan"), .product(name: "LongspanModels", package: "longspan"),
+]
 let package = Package(
   name: "examples", dependencies: [.package(name: "longspan", path: "$root")],
-  targets: ["generate", "compress"].map {
-    .executableTarget(
-      name: $0, dependencies: ["Longspan", "LongspanModels"].map { .product(name: $0, package: "longspan") })
-  })
+  targets: [
+    .executableTarget(name: "generate", dependencies: products),
+    .executableTarget(name: "compress", dependencies: products),
+  ])
 MANIFEST
 swift build --package-path $work/swift >$work/log 2>&1 || { cat $work/log; exit 1; }
 $work/swift/.build/debug/generate "$LONGSPAN_MODEL" | tee $work/swift/output
