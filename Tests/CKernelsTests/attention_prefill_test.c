@@ -65,45 +65,6 @@ static void test_row_blocks(void)
     }
 }
 
-/* Heads with numbers of keys of their own, and keys that turn as they are read, in every dtype and layout. */
-static void test_lengths_and_rotation(void)
-{
-    for (int i = 0; i < 24; i++) {
-        attention_spec s = {.sequences = 2, .kv_heads = 3, .group = 2, .spread = 1, .want_log_sum_exp = 1};
-        s.head_dim = i % 3 == 0 ? 128 : i % 3 == 1 ? 40 : 64;
-        s.tokens[0] = 51 + i;
-        s.keys[0] = 40 + 23 * i;
-        s.tokens[1] = 3;
-        s.keys[1] = 70;
-        s.causal = i % 2;
-        s.window = i % 5 == 0 ? 50 : 0;
-        s.sinks = 6;
-        s.own_lengths = i % 4 != 0;
-        s.rotation = i / 4 % 5;
-        s.pairs = i % 7 == 0 ? 13 : 0;
-        s.kv_dtype = (lspan_dtype)(i % 3);
-        s.query_dtype = (lspan_dtype)(i / 3 % 3);
-        s.kv_layout = s.output_layout = (test_layout)(i % test_layout_count);
-        attention_check_all(&s, attention_kernel_prefill, 1);
-    }
-}
-
-/* Rotation at read is lspan_rope on f32 keys, then attention. */
-static void test_rotation_is_rope(void)
-{
-    for (int mode = 1; mode <= 4; mode++) {
-        attention_spec s = {.sequences = 2, .kv_heads = 2, .group = 3, .head_dim = 80, .spread = 1, .want_log_sum_exp = 1};
-        s.tokens[0] = 5;
-        s.keys[0] = 333;
-        s.tokens[1] = 2;
-        s.keys[1] = 41;
-        s.causal = 1;
-        s.rotation = mode;
-        s.pairs = mode % 2 ? 0 : 21;
-        attention_check_rope(&s, attention_kernel_prefill);
-    }
-}
-
 /* Logits of about 1e4, where an exponential of an unshifted logit would overflow. */
 static void test_large_logits(void)
 {
@@ -156,8 +117,8 @@ int main(void)
     test_masks();
     test_many_tiles();
     test_row_blocks();
-    test_lengths_and_rotation();
-    test_rotation_is_rope();
+    attention_check_lengths_and_rotation(attention_kernel_prefill);
+    attention_check_rotation_is_rope(attention_kernel_prefill);
     test_large_logits();
     test_special_values();
     test_random_shapes();
