@@ -35,23 +35,8 @@ static fixture make_fixture(attention_kernel kernel)
 
 static lspan_attention valid_call(const fixture *f)
 {
-    lspan_attention a = {0};
-    a.sequences = 2;
-    a.query_heads = HEADS;
-    a.kv_heads = KV_HEADS;
-    a.head_dim = HEAD_DIM;
-    a.query_indptr = f->query_indptr;
-    a.kv_indptr = f->kv_indptr;
-    a.queries = test_heads(&f->queries);
-    a.keys = test_heads(&f->keys);
-    a.values = test_heads(&f->values);
-    a.output = f->output.buffer.data;
-    a.output_token_stride = f->output.token_stride;
-    a.output_head_stride = f->output.head_stride;
-    a.log_sum_exp = f->log_sum_exp.data;
-    a.scale = 0.25f;
-    a.causal = 1;
-    return a;
+    return attention_valid_call(
+        2, f->query_indptr, f->kv_indptr, &f->queries, &f->keys, &f->values, &f->output, f->log_sum_exp.data);
 }
 
 static lspan_status run(const fixture *f, const lspan_context *context, const lspan_attention *a, void *workspace, size_t bytes)

@@ -161,6 +161,30 @@ static inline attention_case attention_make(const attention_spec *spec)
     return c;
 }
 
+/* A valid causal call of `sequences` sequences with all its outputs, for tests that then change something. */
+static inline lspan_attention attention_valid_call(
+    int64_t sequences, const int64_t *query_indptr, const int64_t *kv_indptr, const test_tensor *queries,
+    const test_tensor *keys, const test_tensor *values, const test_tensor *output, float *log_sum_exp)
+{
+    lspan_attention a = {0};
+    a.sequences = sequences;
+    a.query_heads = queries->heads;
+    a.kv_heads = keys->heads;
+    a.head_dim = keys->columns;
+    a.query_indptr = query_indptr;
+    a.kv_indptr = kv_indptr;
+    a.queries = test_heads(queries);
+    a.keys = test_heads(keys);
+    a.values = test_heads(values);
+    a.output = output->buffer.data;
+    a.output_token_stride = output->token_stride;
+    a.output_head_stride = output->head_stride;
+    a.log_sum_exp = log_sum_exp;
+    a.scale = 0.25f;
+    a.causal = 1;
+    return a;
+}
+
 /* The call without its outputs; it points into the case, which must not move afterwards. */
 static inline lspan_attention attention_call(const attention_case *c)
 {

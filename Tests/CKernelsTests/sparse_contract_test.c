@@ -58,22 +58,9 @@ static fixture make_fixture(call_kind kind)
 
 static void make_calls(fixture *f, calls *c)
 {
-    lspan_attention a = {0};
-    a.sequences = f->kind == call_lag ? 1 : 2;
-    a.query_heads = HEADS;
-    a.kv_heads = KV_HEADS;
-    a.head_dim = HEAD_DIM;
-    a.query_indptr = f->query_indptr;
-    a.kv_indptr = f->kv_indptr;
-    a.queries = test_heads(&f->queries);
-    a.keys = test_heads(&f->keys);
-    a.values = test_heads(&f->values);
-    a.output = f->output.buffer.data;
-    a.output_token_stride = f->output.token_stride;
-    a.output_head_stride = f->output.head_stride;
-    a.log_sum_exp = f->log_sum_exp.data;
-    a.scale = 0.25f;
-    a.causal = 1;
+    lspan_attention a = attention_valid_call(
+        f->kind == call_lag ? 1 : 2, f->query_indptr, f->kv_indptr, &f->queries, &f->keys, &f->values, &f->output,
+        f->log_sum_exp.data);
     memset(c, 0, sizeof *c);
     c->rotation = (lspan_key_rotation){
         lspan_rope_layout_halves, HEAD_DIM / 2, KEYS, f->table, f->table, NULL};

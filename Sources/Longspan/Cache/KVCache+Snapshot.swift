@@ -54,10 +54,17 @@ extension KVCache {
   /// Another cache with the same tokens, which goes its own way: each copies a layer before it writes to it, if the other
   /// still holds it.
   public func fork() throws(LongspanError) -> KVCache {
-    let snapshot = try snapshot()
-    var fork = try KVCache(shape, policy: policy, rotary: rotary, capacity: 1)
-    try fork.restore(snapshot)
-    return fork
+    KVCache(try snapshot())
+  }
+
+  private init(_ snapshot: Snapshot) {
+    shape = snapshot.shape
+    rotary = snapshot.rotary
+    count = snapshot.count
+    policy = snapshot.policy
+    phase = snapshot.phase
+    lastCompaction = snapshot.lastCompaction
+    layers = snapshot.layers
   }
 
   /// Forgets all but the first `tokens` tokens of the text.

@@ -26,7 +26,7 @@ extension KVCache {
     isCompactedInStep = false
   }
 
-  private func layerToAppend(_ index: Int) throws(LongspanError) {
+  private func checkAppend(layer index: Int) throws(LongspanError) {
     try checkLayer(index)
     guard step > 0, layers[index].appended == 0 else {
       throw LongspanError(
@@ -40,7 +40,7 @@ extension KVCache {
   /// - Parameters:
   ///   - keys: `[count, Hk, D]`, contiguous floats, not rotated.
   ///   - values: the same shape.
-  ///   - table: angles of the positions from ``nextPosition(layer:)`` on; `nil` stores keys as they are.
+  ///   - table: angles of the positions from ``nextPosition(layer:)`` on.
   public mutating func append(
     layer index: Int, keys: borrowing TensorView, values: borrowing TensorView,
     rotatedBy table: borrowing RotaryTable, layout: RotaryLayout, on context: KernelContext
@@ -48,10 +48,7 @@ extension KVCache {
     try store(layer: index, kind: 0, keys) { source, target throws(LongspanError) in
       try context.rotate(source, by: table, layout: layout, into: &target)
     }
-    try store(layer: index, kind: 1, values) { source, target throws(LongspanError) in
-      try context.convert(source, into: &target)
-    }
-    try finishAppend(index)
+    try finishAppend(index, values, on: context)
   }
 
   /// Stores keys as they are.
@@ -61,17 +58,14 @@ extension KVCache {
     try store(layer: index, kind: 0, keys) { source, target throws(LongspanError) in
       try context.convert(source, into: &target)
     }
-    try store(layer: index, kind: 1, values) { source, target throws(LongspanError) in
-      try context.convert(source, into: &target)
-    }
-    try finishAppend(index)
+    try finishAppend(index, values, on: context)
   }
 
   private mutating func store(
     layer index: Int, kind: Int, _ source: borrowing TensorView,
     _ write: (borrowing TensorView, inout MutableTensorView) throws(LongspanError) -> Void
   ) throws(LongspanError) {
-    try layerToAppend(index)
+    try checkAppend(layer: index)
     let from = source.layout
     guard from.tokens == step, from.heads == shape.heads, from.columns == shape.headDimension else {
       throw LongspanError(
@@ -96,7 +90,13 @@ extension KVCache {
     }
   }
 
-  private mutating func finishAppend(_ index: Int) throws(LongspanError) {
+  /// What follows the keys: values, positions, and the slots' being in use.
+  private mutating func finishAppend(
+    _ index: Int, _ values: borrowing TensorView, on context: KernelContext
+  ) throws(LongspanError) {
+    try store(layer: index, kind: 1, values) { source, target throws(LongspanError) in
+      try context.convert(source, into: &target)
+    }
     let layer = layers[index]
     if layer.hasPositions {
       for head in 0..<shape.heads {
@@ -190,12 +190,11 @@ extension KVCache {
     _ body: (inout any KVCachePolicy, inout KVCache) throws(LongspanError) -> Void
   ) throws(LongspanError) {
     var policy = policy
-    let before = lastCompaction
     isCompactedInStep = false
     do throws(LongspanError) {
       try body(&policy, &self)
     } catch {
-      isLost = isCompactedInStep || lastCompaction != before
+      isLost = isCompactedInStep
       throw error
     }
     self.policy = policy
