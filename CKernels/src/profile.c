@@ -29,6 +29,13 @@ static const char *const kernel_names[LSPAN_PROFILE_KERNELS] = {
     [lspan_profile_kernel_sparse_prefill] = "sparse_prefill",
     [lspan_profile_kernel_sparse_decode] = "sparse_decode",
     [lspan_profile_kernel_lag_prefill] = "lag_prefill",
+    [lspan_profile_kernel_selective_scan] = "selective_scan",
+    [lspan_profile_kernel_selective_update] = "selective_update",
+    [lspan_profile_kernel_ssd_scan] = "ssd_scan",
+    [lspan_profile_kernel_ssd_update] = "ssd_update",
+    [lspan_profile_kernel_causal_conv] = "causal_conv",
+    [lspan_profile_kernel_gated_rms_norm] = "gated_rms_norm",
+    [lspan_profile_kernel_dt_steps] = "dt_steps",
 };
 
 size_t lspan_profile_kernel_count(void)

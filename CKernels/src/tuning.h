@@ -63,6 +63,11 @@
 /* Scores below which a selection runs on the caller alone: at 2 to 3 ns each, several forks and joins. */
 #define LSPAN_SELECT_SERIAL 4096
 
+/* Tokens of a task of the convolution, which reads the W - 1 before them again, and the least channels of a task where the
+ * tokens are too few for every worker: whole cache lines of any dtype. */
+#define LSPAN_CONV_TOKENS 64
+#define LSPAN_CONV_LEAST_CHANNELS 256
+
 /* Elements below which an elementwise call runs on the caller alone: a fork and join costs about 2 to 5
  * microseconds, the time of some 16,000 elements. */
 #define LSPAN_SERIAL_ELEMENTS 16384

@@ -96,6 +96,13 @@ public struct ProfiledKernel: RawRepresentable, Hashable, Sendable {
   public static let sparsePrefill = ProfiledKernel(rawValue: 16)
   public static let sparseDecode = ProfiledKernel(rawValue: 17)
   public static let lagPrefill = ProfiledKernel(rawValue: 18)
+  public static let selectiveScan = ProfiledKernel(rawValue: 19)
+  public static let selectiveUpdate = ProfiledKernel(rawValue: 20)
+  public static let ssdScan = ProfiledKernel(rawValue: 21)
+  public static let ssdUpdate = ProfiledKernel(rawValue: 22)
+  public static let causalConv = ProfiledKernel(rawValue: 23)
+  public static let gatedRMSNorm = ProfiledKernel(rawValue: 24)
+  public static let dtSteps = ProfiledKernel(rawValue: 25)
 
   var code: lspan_profile_kernel? { lspan_profile_kernel(rawValue: .init(truncatingIfNeeded: rawValue)) }
 

@@ -46,7 +46,8 @@ static void test_names(void)
     static const char *const names[] = {
         "attention_prefill", "attention_decode", "attention_merge",    "rope",      "convert", "rms_norm",
         "layer_norm",        "gated_activation", "log_softmax_gather", "embedding", "linear",  "dequantize",
-        "lag_scores",        "select", "compact", "rope_shift", "sparse_prefill", "sparse_decode", "lag_prefill"};
+        "lag_scores",        "select", "compact", "rope_shift", "sparse_prefill", "sparse_decode", "lag_prefill",
+        "selective_scan",    "selective_update", "ssd_scan", "ssd_update", "causal_conv", "gated_rms_norm", "dt_steps"};
     CHECK(lspan_profile_kernel_count() == sizeof names / sizeof names[0]);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)i), names[i]) == 0);

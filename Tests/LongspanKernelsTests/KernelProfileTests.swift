@@ -63,6 +63,7 @@ import Testing
       ProfiledKernel.attentionPrefill, .attentionDecode, .attentionMerge, .rope, .convert, .rmsNorm,
       .layerNorm, .gatedActivation, .logSoftmaxGather, .embedding, .linear, .dequantize, .lagScores, .select,
       .compact, .ropeShift, .sparsePrefill, .sparseDecode, .lagPrefill,
+      .selectiveScan, .selectiveUpdate, .ssdScan, .ssdUpdate, .causalConv, .gatedRMSNorm, .dtSteps,
     ] {
       #expect(kernel.name != "unknown")
     }

@@ -13,6 +13,7 @@
 #include "measure.h"
 #include "profile.h"
 #include "sparse.h"
+#include "ssm.h"
 #include "status.h"
 #include "types.h"
 

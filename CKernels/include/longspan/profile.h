@@ -1,6 +1,6 @@
 /* profile.h: what kernel calls on a context took and did: totals by kernel, and an event a call.
  *
- * While a context's profile is on, every kernel call of attention.h, sparse.h, dense.h and kv.h on it that succeeds is recorded
+ * While a context's profile is on, every kernel call of attention.h, sparse.h, dense.h, kv.h and ssm.h on it that succeeds is recorded
  * when it returns, by the thread that made it. Off, as it is after lspan_context_create, a call pays two loads and two
  * branches for it; on, two readings of the clock and some atomic additions, about 90 ns. lspan_rope_table has no
  * context and is not recorded, nor are the loops of measure.h.
@@ -59,7 +59,14 @@ typedef enum LSPAN_OPEN_ENUM lspan_profile_kernel {
     lspan_profile_kernel_rope_shift = 15,
     lspan_profile_kernel_sparse_prefill = 16,
     lspan_profile_kernel_sparse_decode = 17,
-    lspan_profile_kernel_lag_prefill = 18
+    lspan_profile_kernel_lag_prefill = 18,
+    lspan_profile_kernel_selective_scan = 19,
+    lspan_profile_kernel_selective_update = 20,
+    lspan_profile_kernel_ssd_scan = 21,
+    lspan_profile_kernel_ssd_update = 22,
+    lspan_profile_kernel_causal_conv = 23,
+    lspan_profile_kernel_gated_rms_norm = 24,
+    lspan_profile_kernel_dt_steps = 25
 } lspan_profile_kernel;
 
 /* Kernels are numbered 0 .. lspan_profile_kernel_count()-1. */

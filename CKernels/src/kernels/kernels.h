@@ -5,6 +5,7 @@
 #include <longspan/attention.h>
 #include <longspan/dense.h>
 #include <longspan/kv.h>
+#include <longspan/ssm.h>
 
 /* Keys of a task: slots begin .. end-1 of the sequence or, with entries, numbers begin .. end-1 of a list, counted as if
  * every entry had all its slots: number i is slot entries[i / block] * block + i % block, if the head has it. */
@@ -113,6 +114,27 @@ typedef struct lspan_row_move {
     int64_t tail;
 } lspan_row_move;
 
+/* A call of lspan_dt_steps. */
+typedef struct lspan_dt_call {
+    int64_t sequences;
+    const int64_t *indptr;
+    int64_t channels;
+    lspan_matrix dt;
+    const lspan_dt_rule *rule;
+    float *steps;
+    int64_t row_stride;
+} lspan_dt_call;
+
+/* Tokens first .. end-1 of a sequence whose first is `begin`, and some channels of them. */
+typedef struct lspan_conv_task {
+    int64_t sequence;
+    int64_t begin;
+    int64_t first;
+    int64_t end;
+    int64_t channel;
+    int64_t channel_end;
+} lspan_conv_task;
+
 /* Exponents of a pass of measure_exp. */
 #define LSPAN_MEASURE_EXPONENTS 2048
 
@@ -149,6 +171,14 @@ typedef struct lspan_kernels {
     void (*move_rows)(const lspan_row_move *move);
     /* rows first .. end-1 of heads * tokens, by heads */
     void (*rope_shift)(const lspan_rope_shifting *shifting, int64_t first, int64_t end);
+
+    /* tokens first .. end-1, of one sequence */
+    void (*dt_steps)(const lspan_dt_call *call, int64_t sequence, int64_t first, int64_t end);
+    void (*causal_conv)(const lspan_causal_conv *convolution, lspan_conv_task task);
+    /* the final state of one sequence; no task of that sequence may run any more */
+    void (*causal_conv_state)(const lspan_causal_conv *convolution, int64_t sequence);
+    /* groups first .. end-1 of all rows */
+    void (*gated_rms_norm)(const lspan_gated_rms_norm *norm, int64_t first, int64_t end);
 
     /* the sum of what was read; count is a multiple of 16 */
     double (*measure_read)(const float *data, int64_t count, int64_t passes);

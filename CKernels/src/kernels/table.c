@@ -20,6 +20,10 @@ const lspan_kernels LSPAN_VARIANT(kernels) = {
     .lag_scores = LSPAN_VARIANT(lag_scores),
     .move_rows = LSPAN_VARIANT(move_rows),
     .rope_shift = LSPAN_VARIANT(rope_shift),
+    .dt_steps = LSPAN_VARIANT(dt_steps),
+    .causal_conv = LSPAN_VARIANT(causal_conv),
+    .causal_conv_state = LSPAN_VARIANT(causal_conv_state),
+    .gated_rms_norm = LSPAN_VARIANT(gated_rms_norm),
     .measure_read = LSPAN_VARIANT(measure_read),
     .measure_fma_f32 = LSPAN_VARIANT(measure_fma_f32),
 #if V_BF16_DOT

@@ -40,6 +40,22 @@ V_INLINE v_f32 v_exp2_below(v_f32 x)
     return v_scale2(p, n);
 }
 
+/* log(1 + e^x) within 4 ulp: what is above 0 of x, and log(1 + t) = 2 atanh(t / (2 + t)) of t = e^-|x|, whose series keeps
+ * the relative precision of small results. */
+V_INLINE v_f32 v_softplus(v_f32 x)
+{
+    v_f32 t = v_exp(v_sub(v_zero(), v_abs(x)));
+    v_f32 s = v_div(t, v_add(v_set1(2.0f), t));
+    v_f32 q = v_mul(s, s);
+    v_f32 p = v_set1(0.2439756989479065f);
+    p = v_fma(p, q, v_set1(0.2139754742383957f));
+    p = v_fma(p, q, v_set1(0.2862030565738678f));
+    p = v_fma(p, q, v_set1(0.3999870717525482f));
+    p = v_fma(p, q, v_set1(0.6666668057441711f));
+    p = v_fma(p, q, v_set1(2.0f));
+    return v_fma(p, s, v_max(x, v_zero()));
+}
+
 /* tanh within 3 ulp. */
 V_INLINE v_f32 v_tanh(v_f32 x)
 {

@@ -1,0 +1,51 @@
+/* cost_ssm.c: bytes, FLOPs and exponentials of the calls of ssm.h. */
+#include "cost.h"
+
+static int64_t size_of(lspan_dtype dtype)
+{
+    return (int64_t)lspan_dtype_size(dtype);
+}
+
+/* The step of one channel and token: bias and filter are one operation each, softplus an exponential and a logarithm. */
+static void add_steps(lspan_cost *cost, const lspan_dt_rule *rule, int64_t sequences, int64_t channels, int64_t rows)
+{
+    int64_t steps = rows * channels, floats = rule->bias ? channels : 0;
+    if (rule->filter) {
+        int64_t sets = rule->filter->sequence_stride == 0 ? 1 : sequences;
+        floats += sets * channels * ((rule->filter->scales != NULL) + (rule->filter->thresholds != NULL));
+    }
+    cost->bytes += floats * (int64_t)sizeof(float);
+    cost->flops += steps * ((rule->bias != NULL) + (rule->filter != NULL) + (rule->softplus ? 3 : 0));
+    cost->exponentials += rule->softplus ? 2 * steps : 0;
+}
+
+lspan_cost lspan_dt_steps_cost(const lspan_dt_call *call)
+{
+    int64_t rows = call->indptr[call->sequences], steps = rows * call->channels;
+    lspan_cost cost = {.bytes = steps * (size_of(call->dt.dtype) + (int64_t)sizeof(float))};
+    add_steps(&cost, call->rule, call->sequences, call->channels, rows);
+    return cost;
+}
+
+lspan_cost lspan_causal_conv_cost(const lspan_causal_conv *c)
+{
+    int64_t elements = c->indptr[c->sequences] * c->channels;
+    int64_t states = (c->initial_state != NULL) + (c->final_state != NULL);
+    int64_t floats = c->channels * (c->width + (c->bias != NULL)) + states * c->sequences * (c->width - 1) * c->channels;
+    lspan_cost cost;
+    cost.bytes = elements * (size_of(c->input.dtype) + size_of(c->output.dtype)) + floats * (int64_t)sizeof(float);
+    cost.flops = elements * (2 * c->width + (c->silu ? 4 : 0));
+    cost.exponentials = c->silu ? elements : 0;
+    return cost;
+}
+
+lspan_cost lspan_gated_rms_norm_cost(const lspan_gated_rms_norm *n)
+{
+    int64_t elements = n->rows * n->columns;
+    lspan_cost cost;
+    cost.bytes = elements * (size_of(n->input.dtype) + size_of(n->gate.dtype) + size_of(n->output.dtype));
+    cost.bytes += n->weight ? n->columns * (int64_t)sizeof(float) : 0;
+    cost.flops = elements * (3 + 4 + (n->weight != NULL));
+    cost.exponentials = elements;
+    return cost;
+}
