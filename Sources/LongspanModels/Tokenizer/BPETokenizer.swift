@@ -43,7 +43,9 @@ public struct BPETokenizer: Sendable {
     self.preTokenizer = try PreTokenizer(
       named: file.string("tokenizer.ggml.pre", default: "default"), fileName: file.name)
     self.vocabulary = try Vocabulary(file)
-    self.merges = try Self.merges(file, vocabulary)
+    let merges = "tokenizer.ggml.merges"
+    self.merges = try Self.merges(
+      file.strings(merges), of: vocabulary, key: merges, fileName: file.name)
     self.beginningOfText = try Self.token("bos", file, vocabulary)
     self.endOfText = try Self.token("eos", file, vocabulary)
     self.endOfTurn = try Self.token("eot", file, vocabulary)
@@ -53,14 +55,30 @@ public struct BPETokenizer: Sendable {
       "tokenizer.ggml.add_bos_token", default: preTokenizer.rule == .llama3)
   }
 
+  /// A tokenizer whose parts come from elsewhere.
+  init(
+    _ vocabulary: Vocabulary, merges: MergeTable, _ preTokenizer: PreTokenizer, beginning: Int32?, end: Int32?
+  ) {
+    self.vocabulary = vocabulary
+    self.merges = merges
+    self.preTokenizer = preTokenizer
+    beginningOfText = beginning
+    endOfText = end
+    endOfTurn = nil
+    unknown = nil
+    padding = nil
+    addsBeginningOfText = false
+  }
+
   /// The number of tokens in the vocabulary.
   public var tokenCount: Int { vocabulary.count }
 
-  private static func merges(
-    _ file: borrowing GGUFFile, _ vocabulary: Vocabulary
+  /// The table of a list of merges, "a b" each.
+  ///
+  /// - Parameter key: what the file calls the list.
+  static func merges(
+    _ lines: [String], of vocabulary: Vocabulary, key: String, fileName: String
   ) throws(LongspanError) -> MergeTable {
-    let key = "tokenizer.ggml.merges"
-    let lines = try file.strings(key)
     var table = MergeTable(minimumCapacity: lines.count)
     for (index, line) in lines.enumerated() {
       // The byte alphabet has no blank, so the blank is the separator.
@@ -68,7 +86,7 @@ public struct BPETokenizer: Sendable {
       guard parts.count == 2, let left = ByteAlphabet.decode(Substring(parts[0])),
         let right = ByteAlphabet.decode(Substring(parts[1])), let rank = Int32(exactly: index)
       else {
-        throw LongspanError(.invalidFile, "\(file.name): element \(index) of '\(key)' is no merge: '\(line)'")
+        throw LongspanError(.invalidFile, "\(fileName): element \(index) of '\(key)' is no merge: '\(line)'")
       }
       guard let leftToken = vocabulary.token(spelling: left),
         let rightToken = vocabulary.token(spelling: right),
@@ -76,7 +94,7 @@ public struct BPETokenizer: Sendable {
       else {
         throw LongspanError(
           .invalidFile,
-          "\(file.name): element \(index) of '\(key)' ('\(line)') uses a token that the vocabulary lacks")
+          "\(fileName): element \(index) of '\(key)' ('\(line)') uses a token that the vocabulary lacks")
       }
       table.add(left: leftToken, right: rightToken, merge: .init(rank: rank, token: token))
     }

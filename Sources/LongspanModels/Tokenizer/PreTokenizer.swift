@@ -23,6 +23,7 @@ struct PreTokenizer: Sendable {
   /// The rules by the names that GGUF files use for them in `tokenizer.ggml.pre`.
   private static let rules: [String: Rule] = [
     "default": .gpt2, "gpt-2": .gpt2, "gpt2": .gpt2, "phi-2": .gpt2,
+    "olmo": .gpt2, "mpt": .gpt2,
     "smollm": .smollm, "starcoder": .smollm, "refact": .smollm,
     "llama-bpe": .llama3, "llama3": .llama3, "llama-v3": .llama3,
     "qwen2": .qwen2,

@@ -3,7 +3,7 @@ import LongspanKernels
 /// The tokens of a byte-level vocabulary: their bytes, their kinds and the way back from bytes to token.
 struct Vocabulary: Sendable {
   /// The kinds of tokens in `tokenizer.ggml.token_type`, as llama.cpp numbers them.
-  private enum Kind {
+  enum Kind {
     static let normal = 1
     static let control = 3
     static let userDefined = 4
@@ -23,13 +23,17 @@ struct Vocabulary: Sendable {
     let spellings = try file.strings("tokenizer.ggml.tokens")
     let typeKey = "tokenizer.ggml.token_type"
     let kinds = try file.ints(typeKey, default: [Int](repeating: Kind.normal, count: spellings.count))
-    guard !spellings.isEmpty, spellings.count <= Int(Int32.max) else {
-      throw LongspanError(
-        .invalidFile, "\(file.name): 'tokenizer.ggml.tokens' has \(spellings.count) elements")
-    }
     guard kinds.count == spellings.count else {
       throw LongspanError(
         .invalidFile, "\(file.name): '\(typeKey)' has \(kinds.count) elements for \(spellings.count) tokens")
+    }
+    try self.init(spellings, kinds: kinds, fileName: file.name)
+  }
+
+  /// Makes the vocabulary of spellings by id, and as many kinds.
+  init(_ spellings: [String], kinds: [Int], fileName: String) throws(LongspanError) {
+    guard !spellings.isEmpty, spellings.count <= Int(Int32.max) else {
+      throw LongspanError(.invalidFile, "\(fileName): a vocabulary of \(spellings.count) tokens")
     }
     ends.reserveCapacity(spellings.count)
     isControl.reserveCapacity(spellings.count)
