@@ -3,6 +3,7 @@
  *   LSPAN_TILE_ROWS x LSPAN_TILE_VECTORS   accumulators of the product micro-kernel (attention prefill)
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
  *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   vectors of queries, or of the output, that decode keeps in registers
+ *   LSPAN_SCAN_TILE                        states that the selective scan keeps in registers: a multiple of 4, at most 16
  */
 #ifndef LSPAN_TUNING_H
 #define LSPAN_TUNING_H
@@ -14,6 +15,8 @@
 /* 16 accumulators of values, or as many vectors of queries beside 4 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 4
 #define LSPAN_DECODE_COLUMNS 4
+/* 16 states, 4 of the exponential, 4 of the token; the rest for operands */
+#define LSPAN_SCAN_TILE 16
 #elif defined(LSPAN_VARIANT_avx2)
 /* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
 #define LSPAN_TILE_ROWS 6
@@ -21,12 +24,15 @@
 /* 8 accumulators of values, or as many vectors of queries beside 2 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
+/* 8 states, 4 of the token; the exponential's coefficients come from memory */
+#define LSPAN_SCAN_TILE 8
 #else
 /* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
 #define LSPAN_TILE_ROWS 3
 #define LSPAN_TILE_VECTORS 4
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
+#define LSPAN_SCAN_TILE 8
 #endif
 
 /* Query rows (T*G) of a prefill task, for which a tile of keys and values is packed once, and of a block of them:
@@ -67,6 +73,18 @@
  * tokens are too few for every worker: whole cache lines of any dtype. */
 #define LSPAN_CONV_TOKENS 64
 #define LSPAN_CONV_LEAST_CHANNELS 256
+
+/* Channels of a task of the selective scan, whole cache lines of any dtype, and how few where that makes too few tasks for
+ * the workers. Its tokens at a time: 16 KiB of steps, inputs, sums, B and C at N = 16, beside the states in an L1. */
+#define LSPAN_SCAN_CHANNELS 64
+#define LSPAN_SCAN_LEAST_CHANNELS 16
+#define LSPAN_SCAN_TASKS_PER_WORKER 4
+#define LSPAN_SCAN_TOKENS 64
+
+/* Channels whose sums an update makes at once, 16 as v_reduce_add4x4 does, and states that take as long as an element of an
+ * elementwise call. */
+#define LSPAN_UPDATE_CHANNELS 16
+#define LSPAN_UPDATE_STATES_PER_ELEMENT 4
 
 /* Elements below which an elementwise call runs on the caller alone: a fork and join costs about 2 to 5
  * microseconds, the time of some 16,000 elements. */
