@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 import data
-from checkpoint import build, save
+from checkpoint import build, load, save
 from lm import LM
 
 
@@ -62,6 +62,14 @@ def learning_rate(step: int, options: argparse.Namespace) -> float:
     return options.rate * warm * (0.03 + 0.97 * 0.5 * (1 + cos(pi * min(1.0, step / options.steps))))
 
 
+def continue_from(folder: Path, model: LM) -> None:
+    """Takes the weights of a checkpoint; its vocabulary may be longer."""
+    state = load(folder)[0].state_dict()
+    embeddings = "backbone.embeddings.weight"
+    state[embeddings] = state[embeddings][: model.config.vocabulary]
+    model.load_state_dict(state)
+
+
 def optimizer_of(model: LM) -> torch.optim.AdamW:
     """AdamW; no weight decay on vectors (norms, biases, A, D, dt)."""
     parameters = list(model.parameters())
@@ -79,6 +87,8 @@ def train(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     text = data.load(options.text)
     model = build(options.model, json.loads(options.config))
+    if options.start:
+        continue_from(options.start, model)
     optimizer = optimizer_of(model)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(text)} bytes of text", flush=True)
     started = time.monotonic()
@@ -106,7 +116,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def stages(listed: str) -> list[tuple[int, ...]]:
-    return [tuple(int(n) for n in stage.split(":")) for stage in listed.split(",")]
+    return [tuple(int(n) for n in stage.split(":")) for stage in listed.split(",") if stage]
 
 
 def main() -> None:
@@ -114,6 +124,7 @@ def main() -> None:
     parser.add_argument("--model", choices=["mamba", "mamba2"], required=True)
     parser.add_argument("--text", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="folder of a checkpoint to continue from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--curriculum", type=stages, default="64:4:300", help="LENGTH:FACTS:STEPS,...")
