@@ -80,7 +80,7 @@ def evaluate(options: argparse.Namespace) -> None:
         for name, dt_filter in filters.items():
             found = []
             for depth in options.depths:
-                rng = np.random.default_rng(11)
+                rng = np.random.default_rng(13)
                 prompts = [
                     data.recall_prompt(rng, held_out, length, facts, depth) for _ in range(options.prompts)
                 ]

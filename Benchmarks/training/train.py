@@ -92,7 +92,8 @@ def train(options: argparse.Namespace) -> None:
     optimizer = optimizer_of(model)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(text)} bytes of text", flush=True)
     started = time.monotonic()
-    for step in range(options.steps):
+    last = options.stop or options.steps
+    for step in range(last):
         size, length, facts = stage_of(step, options)
         tokens, kinds = (torch.from_numpy(a) for a in data.batch(rng, text, size, length, facts))
         floor = options.forget / length if length == options.length else 0.0
@@ -108,10 +109,10 @@ def train(options: argparse.Namespace) -> None:
             print(
                 f"step {step + 1}/{options.steps} length {length} text {loss.text:.3f} answer {loss.answer:.3f}"
                 f" memory {loss.memory:.3f} right {loss.right:.2f} passed {passed:.0f} s"
-                f" left {passed / (step + 1) * (options.steps - step - 1):.0f} s",
+                f" left {passed / (step + 1) * (last - step - 1):.0f} s",
                 flush=True,
             )
-        if step % 250 == 249 or step + 1 == options.steps:
+        if step % 250 == 249 or step + 1 == last:
             save(model, options.model, options.length, options.facts, options.output)
 
 
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="folder of a checkpoint to continue from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--stop", type=int, help="step to end at, before the learning rate has come down")
     parser.add_argument("--curriculum", type=stages, default="64:4:300", help="LENGTH:FACTS:STEPS,...")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--length", type=int, default=256)
