@@ -21,7 +21,8 @@
 /* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
 #define LSPAN_TILE_ROWS 6
 #define LSPAN_TILE_VECTORS 2
-#define LSPAN_SSD_ROWS 6
+/* a divisor of a cache line's tokens, with 8 accumulators for the latency of two pipes */
+#define LSPAN_SSD_ROWS 4
 /* 8 accumulators of values, or as many vectors of queries beside 2 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
@@ -29,7 +30,7 @@
 /* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
 #define LSPAN_TILE_ROWS 3
 #define LSPAN_TILE_VECTORS 4
-#define LSPAN_SSD_ROWS 3
+#define LSPAN_SSD_ROWS 2
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
 #endif
@@ -80,6 +81,9 @@
  * stay in L2 for the whole sequence. */
 #define LSPAN_SSD_HEADS 16
 #define LSPAN_SSD_STATE_BYTES 524288
+/* Heads whose x is read at once, as rows of several cache lines, and tokens for which x, z and y are asked for ahead. */
+#define LSPAN_SSD_STAGED 2
+#define LSPAN_SSD_AHEAD 16
 /* Fewer heads a task, until each worker has so many. */
 #define LSPAN_SSD_TASKS_PER_WORKER 2
 /* Tokens of the longest sequence from which a scan is chunked unless the call says otherwise. */

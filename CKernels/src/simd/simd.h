@@ -78,6 +78,11 @@ V_INLINE void v_prefetch_l1(const void *line)
 {
     __builtin_prefetch(line, 0, 3);
 }
+/* Asks for a cache line that will be written. */
+V_INLINE void v_prefetch_write(const void *line)
+{
+    __builtin_prefetch(line, 1, 2);
+}
 
 V_INLINE v_f32 v_load_as(const void *data, int64_t index, lspan_dtype dtype)
 {
