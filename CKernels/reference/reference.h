@@ -63,6 +63,14 @@ typedef struct lspan_reference_keys {
         int64_t rows, int64_t vocabulary, lspan_matrix logits, const int32_t *targets, REAL *nll, REAL *entropy); \
     void NAME(dequantize)(const lspan_weights *weights, REAL *output);                                            \
     void NAME(embedding)(const lspan_weights *table, int64_t tokens, const int32_t *ids, REAL *output);           \
+    /* one step of a channel or head */                                                                           \
+    REAL NAME(dt_step)(const lspan_dt_rule *rule, int64_t sequence, int64_t channel, REAL dt);                    \
+    void NAME(dt_steps)(                                                                                          \
+        int64_t sequences, const int64_t *indptr, int64_t channels, lspan_matrix dt, const lspan_dt_rule *rule,   \
+        REAL *steps);                                                                                             \
+    /* output [sum L, E], state [B, W - 1, E] */                                                                  \
+    void NAME(causal_conv)(const lspan_causal_conv *convolution, REAL *output, REAL *state);                      \
+    void NAME(gated_rms_norm)(const lspan_gated_rms_norm *norm, REAL *output);                                    \
     /* with accumulate, reads what linear->output holds before the kernel runs */                                 \
     void NAME(linear)(const lspan_linear *linear, REAL *output);
 

@@ -121,6 +121,21 @@ public struct BenchmarkCost: Sendable, Equatable {
       elements = d("M") * d("K")
       bytes = elements * (Self.bytesPerElement(weights) + 4)
       flops = weights.blockElements > 1 ? 2 * elements : 0
+    case .causalConv:
+      elements = d("L") * d("E")
+      bytes = elements * (e + 4) + 4 * d("E") * (d("W") + 1) + 8 * d("E") * (d("W") - 1)
+      flops = elements * (2 * d("W") + 4)
+      exponentials = elements
+    case .gatedRMSNorm:
+      elements = d("R") * d("C")
+      bytes = elements * (2 * e + 4) + 4 * d("C")
+      flops = 8 * elements
+      exponentials = elements
+    case .dtSteps:
+      elements = d("L") * d("E")
+      bytes = elements * (e + 4) + 4 * d("E")
+      flops = 4 * elements
+      exponentials = 2 * elements
     case .linear(let weights):
       elements = d("R") * d("M")
       bytes = d("M") * d("K") * Self.bytesPerElement(weights) + 4 * d("R") * (d("M") + d("K"))

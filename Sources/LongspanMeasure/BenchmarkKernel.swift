@@ -26,6 +26,11 @@ public enum BenchmarkKernel: Sendable, Hashable {
   case logSoftmaxGather
   case embedding
   case dequantize(WeightType)
+  /// Causal depthwise convolution with SiLU.
+  case causalConv
+  case gatedRMSNorm
+  /// Time steps of state-space layers: bias and softplus.
+  case dtSteps
   case linear(WeightType)
 
   /// Its name in tables and filters.
@@ -52,6 +57,9 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .logSoftmaxGather: "log_softmax_gather"
     case .embedding: "embedding"
     case .dequantize(let type): "dequantize_\(type)"
+    case .causalConv: "causal_conv"
+    case .gatedRMSNorm: "gated_rms_norm"
+    case .dtSteps: "dt_steps"
     case .linear(let type): "linear_\(type)"
     }
   }
@@ -75,6 +83,9 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .logSoftmaxGather: [("R", 1), ("V", 1)]
     case .embedding: [("T", 1), ("V", 1), ("C", 1)]
     case .dequantize: [("M", 1), ("K", 1)]
+    case .causalConv: [("L", 1), ("E", 1), ("W", 2)]
+    case .gatedRMSNorm: [("R", 1), ("C", 1), ("G", 1)]
+    case .dtSteps: [("L", 1), ("E", 1)]
     case .linear: [("R", 1), ("M", 1), ("K", 1)]
     }
   }

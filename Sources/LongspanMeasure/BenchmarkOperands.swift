@@ -56,7 +56,7 @@ struct BenchmarkOperands: ~Copyable {
           try WeightMatrix.copies(1, c.elementType.weightType, rows: s["V"], columns: s["C"], context)
         default: []
         }
-      vector = [Float](repeating: 1, count: c.kernel == .rmsNorm || c.kernel == .layerNorm ? s["C"] : 0)
+      vector = [Float](repeating: 1, count: c.kernel.isNorm ? s["C"] : c.kernel == .dtSteps ? s["E"] : 0)
       lists = Self.lists(c.kernel, s, copies: copies)
       windows =
         c.kernel == .lagPrefill
@@ -197,6 +197,9 @@ struct BenchmarkOperands: ~Copyable {
         into: &out)
     case .dequantize:
       try context.dequantize(inputs.weights[slot], into: &out)
+    case .causalConv, .gatedRMSNorm, .dtSteps:
+      var state = try moreOutput.mutableSpan(of: moreRange)
+      try stateSpaceLayer(kernel, s, type, context, slot, inputs, &out, &state)
     case .linear:
       let layout = TensorLayout(tokens: s["R"], columns: s["K"])
       try context.linear(
@@ -271,6 +274,19 @@ struct InputSizes {
       output = s["T"] * s["C"]
     case .dequantize:
       output = s["M"] * s["K"]
+    case .causalConv:
+      first = s["L"] * s["E"]
+      floats = s["E"] * s["W"]
+      moreFloats = s["E"]
+      output = first
+      moreOutput = s["E"] * (s["W"] - 1)
+    case .gatedRMSNorm:
+      first = s["R"] * s["C"]
+      second = first
+      output = first
+    case .dtSteps:
+      first = s["L"] * s["E"]
+      output = first
     case .linear:
       first = s["R"] * s["K"]
       output = s["R"] * s["M"]

@@ -5,7 +5,7 @@ extension BenchmarkCase {
   ///
   /// Attention has the heads of Llama-3-8B (32 and 8 of 128) and of SmolLM2-135M (9 and 3 of 64); the layers have the
   /// widths of the former. Operands that fit the caches come both warm and cold.
-  public static let standard: [BenchmarkCase] = attention + sparse + caches + layers + weights
+  public static let standard: [BenchmarkCase] = attention + sparse + caches + layers + stateSpaces + weights
 
   private static let attention: [BenchmarkCase] = {
     var cases: [BenchmarkCase] = []
@@ -67,6 +67,21 @@ extension BenchmarkCase {
       cases.append(BenchmarkCase(.ropeShift, heads.merging(["T": 1024]) { $1 }, type, cache: .cold))
     }
     cases += bothStates(.select, ["R": 64, "N": 1024, "K": 256])
+    return cases
+  }()
+
+  /// The layers around the scans, with the widths of Mamba-1.4B and Mamba-2.8B.
+  private static let stateSpaces: [BenchmarkCase] = {
+    var cases: [BenchmarkCase] = []
+    for type in [ElementType.f32, .bf16] {
+      for channels in [2048, 5120] {
+        cases.append(
+          BenchmarkCase(.causalConv, ["L": 2048, "E": channels, "W": 4], type, cache: .cold))
+      }
+      cases += bothStates(.causalConv, ["L": 1, "E": 5120, "W": 4], type)
+      cases += bothStates(.gatedRMSNorm, ["R": 512, "C": 4096, "G": 1], type)
+      cases += bothStates(.dtSteps, ["L": 2048, "E": 2048], type)
+    }
     return cases
   }()
 

@@ -10,6 +10,7 @@
 
 MAP(exp, v_exp)
 MAP(exp2_below, v_exp2_below)
+MAP(softplus, v_softplus)
 MAP(tanh, v_tanh)
 MAP(erf, v_erf)
 MAP(sigmoid, v_sigmoid)
@@ -134,6 +135,7 @@ const variant_operations LSPAN_VARIANT(operations) = {
     .width = V_WIDTH,
     .exp = map_exp,
     .exp2_below = map_exp2_below,
+    .softplus = map_softplus,
     .tanh = map_tanh,
     .erf = map_erf,
     .sigmoid = map_sigmoid,

@@ -15,6 +15,7 @@ typedef struct variant_operations {
     /* y[i] = f(x[i]) for count elements, a multiple of VARIANT_MAX_WIDTH */
     void (*exp)(const float *x, float *y, int64_t count);
     void (*exp2_below)(const float *x, float *y, int64_t count);
+    void (*softplus)(const float *x, float *y, int64_t count);
     void (*tanh)(const float *x, float *y, int64_t count);
     void (*erf)(const float *x, float *y, int64_t count);
     void (*sigmoid)(const float *x, float *y, int64_t count);

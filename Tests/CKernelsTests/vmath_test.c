@@ -78,11 +78,18 @@ static void check_function(
     CHECK_MESSAGE(worst <= bound, "%.3f ulp at %.9g exceeds %.1f", worst, (double)worst_at, bound);
 }
 
+static double softplus(double x)
+{
+    return fmax(x, 0) + log1p(exp(-fabs(x)));
+}
+
 static void test_functions(const variant_operations *v)
 {
     check_function(v->name, "exp", v->exp, exp, 0.0f, 88.72f, 311, 2);
     check_function(v->name, "exp", v->exp, exp, -0.0f, -104.0f, 311, 2);
     check_function(v->name, "exp2_below", v->exp2_below, exp2, -0.0f, -150.0f, 311, 2);
+    check_function(v->name, "softplus", v->softplus, softplus, 0.0f, 200.0f, 311, 4);
+    check_function(v->name, "softplus", v->softplus, softplus, -0.0f, -103.0f, 311, 4);
     check_function(v->name, "tanh", v->tanh, tanh, 0.0f, 20.0f, 311, 3);
     check_function(v->name, "tanh", v->tanh, tanh, -0.0f, -20.0f, 1013, 3);
     check_function(v->name, "erf", v->erf, erf, 0.0f, 12.0f, 311, 3);
@@ -111,6 +118,7 @@ static void test_special_values(const variant_operations *v)
     CHECK(at(v->exp, -103.0f) > 0);
     CHECK(isnan(at(v->exp2_below, NAN)) && at(v->exp2_below, 0.0f) == 1 && at(v->exp2_below, -3.0f) == 0.125f);
     CHECK(at(v->exp2_below, -INFINITY) == 0 && at(v->exp2_below, -1e30f) == 0 && at(v->exp2_below, -149.0f) == 0x1p-149f);
+    CHECK(isnan(at(v->softplus, NAN)) && isinf(at(v->softplus, INFINITY)) && at(v->softplus, -INFINITY) == 0);
     CHECK(at(v->tanh, INFINITY) == 1 && at(v->tanh, -INFINITY) == -1 && at(v->tanh, 1e30f) == 1);
     CHECK(same(at(v->tanh, 0.0f), 0.0f) && same(at(v->tanh, denormal), denormal) && same(at(v->tanh, -denormal), -denormal));
     CHECK(at(v->erf, INFINITY) == 1 && at(v->erf, -INFINITY) == -1 && at(v->erf, 1e30f) == 1);

@@ -5,7 +5,7 @@ enum SmallShapes {
   private static let sizes = [
     "Hq": 4, "Hk": 2, "D": 64, "S": 512, "N": 96, "P": 3, "R": 8, "T": 5, "H": 2, "C": 512, "V": 1000,
     "M": 64,
-    "K": 512, "window": 0,
+    "K": 512, "window": 0, "L": 24, "E": 40,
   ]
 
   /// What is chosen, out of how many.

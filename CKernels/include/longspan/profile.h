@@ -22,9 +22,10 @@
  *                 time that its list has the key. Products: 2 * R * M * K. Decoding quantized weights counts 2 an
  *                 element where it is the call's purpose (dequantize, embedding), and nothing inside a product; nor do
  *                 rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each head and scored
- *                 token; selection: the sums of the shared scope; comparisons count nothing.
+ *                 token; selection: the sums of the shared scope; comparisons count nothing. Convolution: 2 a tap; SiLU
+ *                 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an element with weights.
  *   exponentials  exp, or a tanh or erf, which are made of one: one for each query head and pair in attention, two for
- *                 each head and scored token in lag scores.
+ *                 each head and scored token in lag scores; one a SiLU, two a softplus, which has a logarithm as well.
  *
  * Any number of threads may call kernels, set tags and read totals while the profile is on.
  */
