@@ -73,6 +73,8 @@ typedef struct lspan_reference_keys {
     /* output [sum L, E], state [B, W - 1, E] */                                                                  \
     void NAME(causal_conv)(const lspan_causal_conv *convolution, REAL *output, REAL *state);                      \
     void NAME(gated_rms_norm)(const lspan_gated_rms_norm *norm, REAL *output);                                    \
+    /* output [sum L, E], state [B, E, N], kept [B, E] or NULL */                                                 \
+    void NAME(selective_scan)(const lspan_selective_scan *scan, REAL *output, REAL *state, int64_t *kept);        \
     /* with accumulate, reads what linear->output holds before the kernel runs */                                 \
     void NAME(linear)(const lspan_linear *linear, REAL *output);
 
