@@ -27,6 +27,8 @@ void LSPAN_VARIANT(causal_conv_state)(const lspan_causal_conv *convolution, int6
 void LSPAN_VARIANT(gated_rms_norm)(const lspan_gated_rms_norm *norm, int64_t first, int64_t end);
 void LSPAN_VARIANT(selective_scan)(const lspan_selective_scan *scan, lspan_scan_task task, float *scratch);
 void LSPAN_VARIANT(selective_update)(const lspan_selective_scan *scan, int64_t sequence, int64_t first, int64_t end);
+void LSPAN_VARIANT(ssd_chunks)(const lspan_ssd_scan *scan, lspan_ssd_task task, void *scratch);
+void LSPAN_VARIANT(ssd_steps)(const lspan_ssd_scan *scan, int64_t sequence, int64_t head, float *state);
 double LSPAN_VARIANT(measure_read)(const float *data, int64_t count, int64_t passes);
 lspan_measured LSPAN_VARIANT(measure_fma_f32)(int64_t iterations, float multiplier, float addend);
 lspan_measured LSPAN_VARIANT(measure_fma_bf16)(int64_t iterations, float multiplier, float addend);
