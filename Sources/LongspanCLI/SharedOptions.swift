@@ -27,6 +27,13 @@ struct ModelOptions: ParsableArguments {
   }
 }
 
+extension ModelOptions {
+  /// Tells the model's weights file from others.
+  func fingerprint() throws(LongspanError) -> String {
+    try ModelFingerprint.of(path: model)
+  }
+}
+
 /// What kernels run with.
 struct KernelOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "Threads; 0 for the physical cores.")

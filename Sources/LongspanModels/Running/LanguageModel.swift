@@ -56,11 +56,15 @@ public struct SequenceOptions: Sendable {
   public var cacheType: ElementType
   /// Tokens to reserve address space for.
   public var capacity: Int
+  /// What happens to time steps, in models that have them.
+  public var timeSteps: any TimeStepPolicy
 
   public init(
-    policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192
+    policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192,
+    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps()
   ) {
     self.policy = policy
+    self.timeSteps = timeSteps
     self.cacheType = cacheType
     self.capacity = capacity
   }
