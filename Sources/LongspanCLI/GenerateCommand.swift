@@ -11,6 +11,7 @@ struct GenerateCommand: ParsableCommand {
 
   @OptionGroup var model: ModelOptions
   @OptionGroup var cache: CacheOptions
+  @OptionGroup var filter: FilterOptions
 
   @Option(name: .shortAndLong, help: "The prompt.")
   var prompt: String?
@@ -74,10 +75,14 @@ struct GenerateCommand: ParsableCommand {
         .invalidArgument,
         "\(tokens.count) tokens of prompt and \(maxTokens) to generate do not fit a context of \(context)")
     }
+    let sequence = try model.makeSequence(
+      SequenceOptions(
+        policy: policy, cacheType: cache.cacheType, capacity: needed,
+        timeSteps: filter.policy(model, self.model)))
     var generator = try Generator(
-      model,
+      model, sequence: sequence,
       sampling: SamplingOptions(temperature: temperature, topK: topK, topP: topP, minP: minP), seed: seed,
-      policy: policy, cacheType: cache.cacheType, capacity: needed, ignoringEnd: ignoreEnd)
+      ignoringEnd: ignoreEnd)
     try generator.requireMemory(forReading: context ?? needed)
 
     let clock = ContinuousClock()
@@ -92,7 +97,8 @@ struct GenerateCommand: ParsableCommand {
     }
     emit(generator.finish(), &answer)
     let report = GenerationReport(
-      text: answer, generator: generator, promptTokens: tokens.count, promptSeconds: seconds(read - started),
+      text: answer, filter: filter.filter, generator: generator, promptTokens: tokens.count,
+      promptSeconds: seconds(read - started),
       generationSeconds: seconds(clock.now - read))
     if json {
       try printJSON(report)
@@ -142,6 +148,7 @@ private struct GenerationReport: Encodable {
   let promptTokensPerSecond: Double
   let generationTokensPerSecond: Double
   let kv: String
+  let filter: String
   let cacheBytes: Int
   let cacheTokens: Int
   let cacheSlots: Int
@@ -150,7 +157,7 @@ private struct GenerationReport: Encodable {
   let isa: String
 
   init(
-    text: String, generator: borrowing Generator, promptTokens: Int, promptSeconds: Double,
+    text: String, filter: String, generator: borrowing Generator, promptTokens: Int, promptSeconds: Double,
     generationSeconds: Double
   ) {
     self.text = text
@@ -162,6 +169,7 @@ private struct GenerationReport: Encodable {
     promptTokensPerSecond = Double(promptTokens) / max(promptSeconds, 1e-9)
     generationTokensPerSecond = Double(generatedTokens) / max(generationSeconds, 1e-9)
     kv = generator.sequence.policyName
+    self.filter = filter
     cacheBytes = generator.sequence.byteCount
     cacheTokens = generator.sequence.count
     cacheSlots = generator.sequence.slots
@@ -172,8 +180,8 @@ private struct GenerationReport: Encodable {
 
   var summary: String {
     "prompt \(promptTokens) tokens at \(decimal(promptTokensPerSecond, 1))/s, generated \(generatedTokens) at "
-      + "\(decimal(generationTokensPerSecond, 1))/s, cache \(SystemMemory.describe(cacheBytes))"
-      + (cacheSlots < cacheTokens ? " (\(cacheSlots) slots of \(cacheTokens) tokens)" : "")
+      + "\(decimal(generationTokensPerSecond, 1))/s, \(cacheSlots > 0 ? "cache" : "state") \(SystemMemory.describe(cacheBytes))"
+      + (cacheSlots > 0 && cacheSlots < cacheTokens ? " (\(cacheSlots) slots of \(cacheTokens) tokens)" : "")
       + (peakMemoryBytes.map { ", peak memory \(SystemMemory.describe($0))" } ?? "")
       + " (\(threads) threads, \(isa))"
   }

@@ -27,7 +27,8 @@ struct InfoCommand: ParsableCommand {
     let described = try model.map { path throws(LongspanError) in
       let bar = ProgressBar(unit: "layers")
       defer { bar.clear() }
-      let model = try LlamaModel(path: path, storage: weights, context: context, progress: bar.update)
+      let model = try LanguageModels.load(
+        path: path, storage: weights, context: context, progress: bar.update)
       return try ModelReport(model, context: self.context)
     }
     if json {
@@ -95,75 +96,6 @@ private struct MachineReport: Encodable {
           + (availableMemoryBytes.map { ", \(SystemMemory.describe($0)) available" } ?? "")
       ),
       ("OpenBLAS", "\(openblas), threads by \(openblasThreading)"),
-    ]
-  }
-}
-
-private struct ModelReport: Encodable {
-  let name: String
-  let architecture = "llama"
-  let parameters: Int
-  let layers: Int
-  let hidden: Int
-  let feedForward: Int
-  let heads: Int
-  let keyValueHeads: Int
-  let headDimension: Int
-  let vocabulary: Int
-  let trainedContext: Int
-  let fileBytes: Int
-  let weightBytes: Int
-  let context: Int
-  let cacheBytesPerToken: Int
-  let cacheBytes: Int
-  let residentBytes: Int?
-  let peakResidentBytes: Int?
-
-  init(_ model: LlamaModel, context: Int?) throws(LongspanError) {
-    let shape = model.configuration
-    name = model.name
-    parameters = model.parameterCount
-    layers = shape.layers
-    hidden = shape.hidden
-    feedForward = shape.feedForward
-    heads = shape.heads
-    keyValueHeads = shape.keyValueHeads
-    headDimension = shape.headDimension
-    vocabulary = model.vocabularySize
-    trainedContext = shape.trainedContext
-    fileBytes = model.fileByteCount
-    weightBytes = model.weightByteCount
-    self.context = context ?? shape.trainedContext
-    cacheBytesPerToken = try model.makeCache(capacity: 1).shape.bytesPerToken
-    let (bytes, overflow) = cacheBytesPerToken.multipliedReportingOverflow(by: self.context)
-    guard self.context > 0, !overflow else {
-      throw LongspanError(.invalidArgument, "context: \(self.context) tokens are out of range")
-    }
-    cacheBytes = bytes
-    residentBytes = SystemMemory.residentBytes
-    peakResidentBytes = SystemMemory.peakResidentBytes
-  }
-
-  var rows: [(String, String)] {
-    [
-      ("model", "\(name) (\(architecture), \(parameters) parameters)"),
-      (
-        "shape",
-        "\(layers) layers, hidden \(hidden), feed-forward \(feedForward), \(heads) query and \(keyValueHeads) "
-          + "key/value heads of \(headDimension), vocabulary \(vocabulary)"
-      ),
-      ("trained context", "\(trainedContext) tokens"),
-      ("file", SystemMemory.describe(fileBytes)),
-      ("weights in memory", SystemMemory.describe(weightBytes)),
-      (
-        "cache, f32",
-        "\(SystemMemory.describe(cacheBytesPerToken)) a token, \(SystemMemory.describe(cacheBytes)) for \(context)"
-      ),
-      (
-        "memory in use",
-        (residentBytes.map(SystemMemory.describe) ?? "unknown")
-          + (peakResidentBytes.map { ", \(SystemMemory.describe($0)) at most" } ?? "")
-      ),
     ]
   }
 }

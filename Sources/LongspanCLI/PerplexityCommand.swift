@@ -14,6 +14,7 @@ struct PerplexityCommand: ParsableCommand {
 
   @OptionGroup var model: ModelOptions
   @OptionGroup var cache: CacheOptions
+  @OptionGroup var filter: FilterOptions
 
   @OptionGroup var text: TextOptions
 
@@ -39,8 +40,9 @@ struct PerplexityCommand: ParsableCommand {
     let bar = ProgressBar(unit: "tokens")
     defer { bar.clear() }
     let evaluation = PerplexityEvaluation(
-      contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType, policy: policy, buckets: buckets
-    )
+      contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType, policy: policy,
+      buckets: buckets,
+      timeSteps: try filter.policy(model, self.model))
     let result = try evaluation.run(model, tokens: tokens, progress: bar.update)
     bar.clear()
     let report = Report(result, self, model, seconds: seconds(clock.now - started), tokens: tokens.count)
@@ -66,6 +68,7 @@ struct PerplexityCommand: ParsableCommand {
     let tokensPerSecond: Double
     let seconds: Double
     let kv: String
+    let filter: String
     let cacheBytes: Int
     let cacheSlots: Int
     let peakMemoryBytes: Int?
@@ -92,7 +95,8 @@ struct PerplexityCommand: ParsableCommand {
       scoredTokens = result.scoredTokens
       self.seconds = seconds
       tokensPerSecond = Double(tokens) / max(seconds, 1e-9)
-      kv = command.cache.kv
+      kv = result.cacheSlots > 0 ? command.cache.kv : "recurrent"
+      filter = command.filter.filter
       cacheBytes = result.cacheBytes
       cacheSlots = result.cacheSlots
       peakMemoryBytes = SystemMemory.peakResidentBytes
@@ -107,7 +111,12 @@ struct PerplexityCommand: ParsableCommand {
         ("mean loss", "\(decimal(meanNll, 4)) nats over \(scoredTokens) tokens"),
         ("mean entropy", "\(decimal(meanEntropy, 4)) nats"),
         ("context", "\(context) tokens"),
-        ("cache", "\(kv): \(SystemMemory.describe(cacheBytes)) in \(cacheSlots) slots"),
+        (
+          cacheSlots > 0 ? "cache" : "state",
+          cacheSlots > 0
+            ? "\(kv): \(SystemMemory.describe(cacheBytes)) in \(cacheSlots) slots"
+            : "\(SystemMemory.describe(cacheBytes)), filter \(filter)"
+        ),
         (
           "speed",
           "\(decimal(tokensPerSecond, 1)) tokens/s, \(decimal(seconds, 1)) s (\(threads) threads, \(isa))"

@@ -9,7 +9,12 @@ extension WeightStorage: ExpressibleByArgument {}
 
 /// What every command that runs a model takes.
 struct ModelOptions: ParsableArguments {
-  @Option(name: .shortAndLong, help: "The model: a GGUF file.")
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp(
+      "The model: a GGUF file of architecture \(LanguageModels.architectures.joined(separator: ", ")), or a folder with "
+        + "config.json, tokenizer.json and model.safetensors of \(LanguageModels.folderArchitectures.joined(separator: ", "))."
+    ))
   var model: String
 
   @Option(

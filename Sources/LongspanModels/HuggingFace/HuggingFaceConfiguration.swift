@@ -98,6 +98,13 @@ struct HuggingFaceConfiguration: Decodable {
       guard let value else { throw LongspanError(.invalidFile, "\(fileName): '\(key.rawValue)' is missing") }
       return value
     }
+    let architectures = LanguageModels.folderArchitectures
+    guard let modelType, architectures.contains(modelType) else {
+      throw LongspanError(
+        .unsupported,
+        "\(fileName): architecture '\(modelType ?? "")' is not supported; "
+          + "\(architectures.joined(separator: ", ")) are")
+    }
     guard activation ?? "silu" == "silu" else {
       throw LongspanError(
         .unsupported, "\(fileName): activation '\(activation ?? "")' is not supported; silu is")
@@ -107,7 +114,7 @@ struct HuggingFaceConfiguration: Decodable {
     let inner: Int
     if modelType == "mamba" {
       inner = intermediate ?? Int(exactly: (Double(hidden) * (expand ?? 2)).rounded(.down)) ?? 0
-      mixer = .selective(timeStepRank: timeStepRank?.value ?? (hidden + 15) / 16)
+      mixer = .selective(timeStepRank: timeStepRank?.value ?? hidden / 16 + (hidden % 16 > 0 ? 1 : 0))
     } else {
       let heads = try required(heads, .heads)
       let (product, overflow) = heads.multipliedReportingOverflow(

@@ -119,6 +119,10 @@ struct HuggingFaceTokenizer: Decodable {
         spellings.append("")
         kinds.append(Vocabulary.Kind.control)
       }
+      guard kind != Vocabulary.Kind.normal || spellings[id].isEmpty else {
+        throw LongspanError(
+          .invalidFile, "\(fileName): tokens '\(spellings[id])' and '\(spelling)' have the same id \(id)")
+      }
       spellings[id] = spelling
       kinds[id] = kind
     }

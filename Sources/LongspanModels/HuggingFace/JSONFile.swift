@@ -12,22 +12,49 @@ enum JSONFile {
     guard file.byteCount <= mostBytes else {
       throw LongspanError(.invalidFile, "\(path): \(file.byteCount) bytes are too many for JSON")
     }
-    return try decode(type, file.bytes.withUnsafeBytes { Data($0) }, fileName: path)
+    return try decode(type, file.bytes, fileName: path)
   }
 
-  /// Decodes JSON; `Infinity`, which Python writes, is taken as a number.
+  /// Decodes JSON.
+  ///
+  /// `Infinity` and `NaN`, which Python writes though JSON has no such numbers, become objects as transformers has them since:
+  /// `{"__float__": "Infinity"}`.
   ///
   /// - Parameter fileName: begins the error message.
   static func decode<Value: Decodable>(
-    _ type: Value.Type, _ data: Data, fileName: String
+    _ type: Value.Type, _ bytes: RawSpan, fileName: String
   ) throws(LongspanError) -> Value {
-    let decoder = JSONDecoder()
-    decoder.allowsJSON5 = true
+    let text = bytes.withUnsafeBytes { String(validating: $0, as: UTF8.self) }
+    guard let text else { throw LongspanError(.invalidFile, "\(fileName): the JSON is not UTF-8") }
     do {
-      return try decoder.decode(type, from: data)
+      return try JSONDecoder().decode(type, from: Data(taggingNumbers(text).utf8))
     } catch {
       throw LongspanError(.invalidFile, "\(fileName): \(describe(error))")
     }
+  }
+
+  /// The text with `Infinity` and `NaN` outside of strings as objects.
+  private static func taggingNumbers(_ text: String) -> String {
+    guard text.contains("Infinity") || text.contains("NaN") else { return text }
+    var result = ""
+    var rest = text[...]
+    while let quote = rest.firstIndex(of: "\"") {
+      result += tagged(rest[..<quote])
+      var end = rest.index(after: quote)
+      while end < rest.endIndex, rest[end] != "\"" {
+        if rest[end] == "\\" { end = rest.index(after: end) }
+        if end < rest.endIndex { end = rest.index(after: end) }
+      }
+      if end < rest.endIndex { end = rest.index(after: end) }
+      result += rest[quote..<end]
+      rest = rest[end...]
+    }
+    return result + tagged(rest)
+  }
+
+  private static func tagged(_ text: Substring) -> Substring {
+    text.replacing("Infinity", with: "{\"__float__\":\"Infinity\"}")
+      .replacing("NaN", with: "{\"__float__\":\"NaN\"}")
   }
 
   private static func describe(_ error: any Error) -> String {

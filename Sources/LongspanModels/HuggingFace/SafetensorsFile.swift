@@ -1,4 +1,3 @@
-import Foundation
 import LongspanKernels
 
 /// An open file of safetensors: an 8-byte little-endian header length, a JSON header that says where each tensor lies, and
@@ -62,8 +61,7 @@ struct SafetensorsFile: ~Copyable, Sendable {
           + "safetensors")
     }
     let start = 8 + Int(length)
-    let header = try JSONFile.decode(
-      Header.self, bytes.extracting(8..<start).withUnsafeBytes { Data($0) }, fileName: name)
+    let header = try JSONFile.decode(Header.self, bytes.extracting(8..<start), fileName: name)
     var tensors: [String: Tensor] = [:]
     for (key, entry) in header.entries {
       tensors[key] = try entry.placed(

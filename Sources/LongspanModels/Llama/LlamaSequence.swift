@@ -44,7 +44,12 @@ extension LlamaModel: LanguageModel {
   public var trainedContext: Int { configuration.trainedContext }
 
   public func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence {
-    LlamaSequence(
+    guard options.timeSteps is UnfilteredTimeSteps else {
+      throw LongspanError(
+        .unsupported,
+        "time step policy '\(options.timeSteps)' is for models with state-space layers; llama has none")
+    }
+    return LlamaSequence(
       self,
       try makeCache(
         policy: options.policy, elementType: options.cacheType,

@@ -112,7 +112,8 @@ public protocol ModelSequence: AnyObject {
   /// Throws if what is kept of `tokens` more tokens does not fit in memory.
   func requireMemory(forReading tokens: Int) throws(LongspanError)
 
-  /// Reads tokens after those read before and returns their hidden states after the final norm, `[T, hiddenSize]`.
+  /// Reads tokens after those read before and returns their hidden states after the final norm, `[T, hiddenSize]`; fewer
+  /// rows, the last one always among them, where a time step policy drops tokens.
   ///
   /// In a ``KernelProfile``, calls have the tag of their layer: -1 for the embedding, ``LanguageModel/layerCount`` for the
   /// final norm and the logits.

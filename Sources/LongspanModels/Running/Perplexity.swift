@@ -38,19 +38,23 @@ public struct PerplexityEvaluation: Sendable {
   public var policy: any KVCachePolicy
   /// Buckets of ``PerplexityReport/curve``.
   public var buckets: Int
+  /// What happens to time steps, in models that have them. It sees a window as a prompt of known length.
+  public var timeSteps: any TimeStepPolicy
 
   /// Rows of logits made at once: 128 rows of a vocabulary of 49,152 take 24 MiB.
   private static let logitRows = 128
 
   public init(
     contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32,
-    policy: any KVCachePolicy = DensePolicy(), buckets: Int = 16
+    policy: any KVCachePolicy = DensePolicy(), buckets: Int = 16,
+    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps()
   ) {
     self.contextLength = contextLength
     self.chunk = chunk
     self.cacheType = cacheType
     self.policy = policy
     self.buckets = buckets
+    self.timeSteps = timeSteps
   }
 
   /// Scores tokens. A last window that is shorter than the others is scored too, if it has two tokens or more.
@@ -74,7 +78,7 @@ public struct PerplexityEvaluation: Sendable {
     }
     let window = min(contextLength, tokens.count)
     let sequence = try model.makeSequence(
-      SequenceOptions(policy: policy, cacheType: cacheType, capacity: window))
+      SequenceOptions(policy: policy, cacheType: cacheType, capacity: window, timeSteps: timeSteps))
     try sequence.requireMemory(forReading: contextLength)
     var held = (bytes: 0, slots: 0)
     var workspace = Workspace()
@@ -87,6 +91,10 @@ public struct PerplexityEvaluation: Sendable {
       while position < end {
         let next = position + sequence.stepLength(limit: min(chunk, end - position))
         let hidden = try sequence.read(Array(tokens[position..<next]), workspace: &workspace)
+        guard hidden.count == (next - position) * model.hiddenSize else {
+          throw LongspanError(
+            .unsupported, "a policy drops tokens of the text, whose predictions then cannot be scored")
+        }
         let scored = min(next, end - 1) - position
         let targets = Array(tokens[position + 1..<position + 1 + scored])
         try score(model, hidden, targets: targets, at: position - first, &sums, &workspace)
