@@ -31,6 +31,8 @@ lspan_cost lspan_compact_cost(const lspan_compaction *compaction);
 lspan_cost lspan_rope_shift_cost(const lspan_rope_shifting *shifting);
 
 lspan_cost lspan_dt_steps_cost(const lspan_dt_call *call);
+/* form is the one that ran, not automatic */
+lspan_cost lspan_ssd_cost(const lspan_ssd_scan *scan, lspan_ssd_form form);
 lspan_cost lspan_causal_conv_cost(const lspan_causal_conv *convolution);
 lspan_cost lspan_gated_rms_norm_cost(const lspan_gated_rms_norm *norm);
 

@@ -27,6 +27,32 @@ lspan_cost lspan_dt_steps_cost(const lspan_dt_call *call)
     return cost;
 }
 
+/* A chunk of 64 tokens, however the kernel cuts them: half of C B^T and of its product with x is causal. */
+#define SSD_CHUNK 64
+
+lspan_cost lspan_ssd_cost(const lspan_ssd_scan *s, lspan_ssd_form form)
+{
+    int64_t rows = s->indptr[s->sequences], inputs = rows * s->heads * s->head_dim, states = s->head_dim * s->state_size;
+    int64_t floats = s->heads * (1 + (s->d != NULL));
+    floats += ((s->initial_state != NULL) + (s->final_state != NULL)) * s->sequences * s->heads * states;
+    lspan_cost cost = {.bytes = floats * (int64_t)sizeof(float)};
+    cost.bytes += inputs * (size_of(s->input.dtype) + size_of(s->output.dtype));
+    cost.bytes += rows * s->heads * size_of(s->dt.dtype);
+    cost.bytes += rows * s->groups * s->state_size * (size_of(s->b.dtype) + size_of(s->c.dtype));
+    cost.bytes += s->gate.data ? inputs * size_of(s->gate.dtype) : 0;
+    cost.bytes += s->kept ? s->sequences * s->heads * (int64_t)sizeof *s->kept : 0;
+    if (form == lspan_ssd_form_chunked) {
+        cost.flops = rows * s->heads * 2 * (s->head_dim * SSD_CHUNK / 2 + 2 * states);
+        cost.flops += rows * s->groups * s->state_size * SSD_CHUNK;
+    } else {
+        cost.flops = rows * s->heads * 5 * states;
+    }
+    cost.flops += inputs * ((s->d ? 2 : 0) + (s->gate.data ? 4 : 0));
+    cost.exponentials = rows * s->heads + (s->gate.data ? inputs : 0);
+    add_steps(&cost, &s->rule, s->sequences, s->heads, rows);
+    return cost;
+}
+
 lspan_cost lspan_causal_conv_cost(const lspan_causal_conv *c)
 {
     int64_t elements = c->indptr[c->sequences] * c->channels;

@@ -1,6 +1,7 @@
 /* tuning.h: every number that was chosen by measurement or by counting registers, one block a variant.
  *
  *   LSPAN_TILE_ROWS x LSPAN_TILE_VECTORS   accumulators of the product micro-kernel (attention prefill)
+ *   LSPAN_SSD_ROWS                         rows of the same in the chunked SSD scan
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
  *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   vectors of queries, or of the output, that decode keeps in registers
  */
@@ -11,6 +12,8 @@
 /* 32 registers: 24 accumulators, 2 operands, 1 broadcast; 14 loads for 24 FMAs keeps the FMA pipes the limit */
 #define LSPAN_TILE_ROWS 12
 #define LSPAN_TILE_VECTORS 2
+/* 16 accumulators are enough for the latency of two pipes, and 8 divides a chunk and the usual state sizes */
+#define LSPAN_SSD_ROWS 8
 /* 16 accumulators of values, or as many vectors of queries beside 4 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 4
 #define LSPAN_DECODE_COLUMNS 4
@@ -18,6 +21,7 @@
 /* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
 #define LSPAN_TILE_ROWS 6
 #define LSPAN_TILE_VECTORS 2
+#define LSPAN_SSD_ROWS 6
 /* 8 accumulators of values, or as many vectors of queries beside 2 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
@@ -25,6 +29,7 @@
 /* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
 #define LSPAN_TILE_ROWS 3
 #define LSPAN_TILE_VECTORS 4
+#define LSPAN_SSD_ROWS 3
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
 #endif
@@ -67,6 +72,18 @@
  * tokens are too few for every worker: whole cache lines of any dtype. */
 #define LSPAN_CONV_TOKENS 64
 #define LSPAN_CONV_LEAST_CHANNELS 256
+
+/* Tokens of a chunk of the SSD scan. With P = 64 and N = 128 a panel of state and of input, the weights and rows of C and B
+ * that a tile of rows reads are about 40 KiB of a 48-KiB L1. Multiple of 16. */
+#define LSPAN_SSD_CHUNK 64
+/* Heads of a task, which share the chunk's B, C and C B^T, as long as their states take no more bytes than that: they
+ * stay in L2 for the whole sequence. */
+#define LSPAN_SSD_HEADS 16
+#define LSPAN_SSD_STATE_BYTES 524288
+/* Fewer heads a task, until each worker has so many. */
+#define LSPAN_SSD_TASKS_PER_WORKER 2
+/* Tokens of the longest sequence from which a scan is chunked unless the call says otherwise. */
+#define LSPAN_SSD_LEAST_CHUNKED 32
 
 /* Elements below which an elementwise call runs on the caller alone: a fork and join costs about 2 to 5
  * microseconds, the time of some 16,000 elements. */

@@ -135,6 +135,16 @@ typedef struct lspan_conv_task {
     int64_t channel_end;
 } lspan_conv_task;
 
+/* A task of the chunked SSD scan: columns column .. column_end-1 of head_dim of some heads, all of one group, over all
+ * tokens of a sequence. */
+typedef struct lspan_ssd_task {
+    int64_t sequence;
+    int64_t head;
+    int64_t heads;
+    int64_t column;
+    int64_t column_end;
+} lspan_ssd_task;
+
 /* Exponents of a pass of measure_exp. */
 #define LSPAN_MEASURE_EXPONENTS 2048
 
@@ -179,6 +189,11 @@ typedef struct lspan_kernels {
     void (*causal_conv_state)(const lspan_causal_conv *convolution, int64_t sequence);
     /* groups first .. end-1 of all rows */
     void (*gated_rms_norm)(const lspan_gated_rms_norm *norm, int64_t first, int64_t end);
+
+    /* scratch as ssd_scratch.h lays it out */
+    void (*ssd_chunks)(const lspan_ssd_scan *scan, lspan_ssd_task task, void *scratch);
+    /* all tokens of one head of one sequence, in place on its state [P, N] */
+    void (*ssd_steps)(const lspan_ssd_scan *scan, int64_t sequence, int64_t head, float *state);
 
     /* the sum of what was read; count is a multiple of 16 */
     double (*measure_read)(const float *data, int64_t count, int64_t passes);

@@ -24,6 +24,8 @@ const lspan_kernels LSPAN_VARIANT(kernels) = {
     .causal_conv = LSPAN_VARIANT(causal_conv),
     .causal_conv_state = LSPAN_VARIANT(causal_conv_state),
     .gated_rms_norm = LSPAN_VARIANT(gated_rms_norm),
+    .ssd_chunks = LSPAN_VARIANT(ssd_chunks),
+    .ssd_steps = LSPAN_VARIANT(ssd_steps),
     .measure_read = LSPAN_VARIANT(measure_read),
     .measure_fma_f32 = LSPAN_VARIANT(measure_fma_f32),
 #if V_BF16_DOT

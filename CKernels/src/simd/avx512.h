@@ -190,6 +190,30 @@ V_INLINE void v_narrow_bf16(uint16_t *p, v_f32 x)
     _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
+V_INLINE v_f32 v_pair_bf16(v_f32 a, v_f32 b)
+{
+    __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+    __m512i lane = _mm512_setr_epi32(
+        0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008, 0x190009, 0x1A000A,
+        0x1B000B, 0x1C000C, 0x1D000D, 0x1E000E, 0x1F000F);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(lane, halves));
+}
+
+V_INLINE v_f32 v_low_bf16(v_f32 pairs)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+
+V_INLINE v_f32 v_high_bf16(v_f32 pairs)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(INT32_C(-65536))));
+}
+
+V_INLINE v_f32 v_first_bf16(v_f32 pairs)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(0xFFFF)));
+}
+
 V_INLINE v_f32 v_zip_bf16(const uint16_t *p, const uint16_t *q, int n)
 {
     __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(v_first_n(n), p));

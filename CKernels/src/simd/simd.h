@@ -20,6 +20,9 @@
  *
  *   v_dot_bf16(s, a, b)     s + a.low * b.low + a.high * b.high in f32, lane by lane
  *   v_narrow_bf16(p, x)     stores x as bf16, subnormals as zero, in fewer operations than v_store_bf16
+ *   v_pair_bf16(a, b)       lane i is the pair (a[i], b[i]), rounded as v_narrow_bf16 does
+ *   v_low_bf16, v_high_bf16 the low and the high half of each pair as floats
+ *   v_first_bf16(x)         each pair with a zero for its high half
  *   v_zip_bf16(p, q, n)     lane i is the pair (p[i], q[i]), or (p[i], 0) where q is NULL; only the first n lanes are read
  */
 #ifndef LSPAN_SIMD_H
