@@ -166,7 +166,7 @@ def operator(engine: str, variant: str, text: str) -> Call:
 
 def selective_scan_peers() -> list[Call]:
     return [
-        composed("torch", "selective-compiled", "torch.compile of 16 tokens"),
+        composed("torch", "selective-compiled", "16 tokens a graph, compiled"),
         composed("torch", "selective-loop", "loop over tokens"),
         operator("ggml", "scan", "ssm_scan"),
     ]
@@ -185,17 +185,17 @@ def update_peers(kind: str) -> list[Call]:
     return [
         composed("torch", f"{kind}-reference", "reference formula"),
         composed("torch", f"{kind}-fused", "products in place"),
-        composed("torch", f"{kind}-compiled", "torch.compile of the formula"),
-        operator("ggml", "scan", "ssm_scan, state not kept"),
+        composed("torch", f"{kind}-compiled", "formula, compiled"),
+        operator("ggml", "scan", "ssm_scan alone"),
         operator("ggml", "scan-copied", "ssm_scan, state copied back"),
-        operator("ggml", "scan-in-place", "ssm_scan over its own result"),
+        operator("ggml", "scan-in-place", "ssm_scan, state in place"),
     ]
 
 
 def conv_peers() -> list[Call]:
     return [
         operator("torch", "conv", "conv1d, silu"),
-        composed("torch", "conv-compiled", "torch.compile of shifted products"),
+        composed("torch", "conv-compiled", "shifted products, compiled"),
         operator("ggml", "conv", "ssm_conv, silu"),
     ]
 
