@@ -177,15 +177,18 @@ def ssd_scan_peers(dtype: DType) -> list[Call]:
     dtypes: list[DType] = ["f32"] if dtype == "f32" else [dtype, "f32"]
     return [
         *(composed("torch", "ssd-chunks", f"loop over chunks of {CHUNK}", d) for d in dtypes),
+        operator("onnxruntime", "ssd-scan", "LinearAttention"),
         operator("ggml", "scan", "ssm_scan"),
     ]
 
 
 def update_peers(kind: str) -> list[Call]:
+    linear_attention = [operator("onnxruntime", "ssd-update", "LinearAttention")] if kind == "ssd-update" else []
     return [
-        composed("torch", f"{kind}-reference", "reference formula"),
+        composed("torch", f"{kind}-reference", "formula"),
         composed("torch", f"{kind}-fused", "products in place"),
         composed("torch", f"{kind}-compiled", "formula, compiled"),
+        *linear_attention,
         operator("ggml", "scan", "ssm_scan alone"),
         operator("ggml", "scan-copied", "ssm_scan, state copied back"),
         operator("ggml", "scan-in-place", "ssm_scan, state in place"),
@@ -196,6 +199,8 @@ def conv_peers() -> list[Call]:
     return [
         operator("torch", "conv", "conv1d, silu"),
         composed("torch", "conv-compiled", "shifted products, compiled"),
+        operator("onnxruntime", "conv-first", "CausalConvWithState"),
+        operator("onnxruntime", "conv-last", "CausalConvWithState, channels last"),
         operator("ggml", "conv", "ssm_conv, silu"),
     ]
 
