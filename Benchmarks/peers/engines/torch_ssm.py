@@ -3,7 +3,8 @@
 Variants; dt gets its softplus and D * u is added in all, and states end in memory that the caller keeps:
   selective-loop       a loop over tokens with states [N, E], into buffers that are kept
   selective-compiled   a loop over 16 tokens at a time, unrolled in a graph that torch.compile made
-  ssd-chunks           a loop over chunks of tokens: products within a chunk and with the state, [H * P, N], before it
+  ssd-chunks           a loop over chunks of tokens: products within a chunk and with the state, [N, H * P], before it,
+                       into buffers that are kept
   selective-update-..., ssd-update-...   one token of each sequence:
     reference   the formula as the reference implementations of Mamba have it
     fused       the same with products in place on the state
@@ -116,30 +117,37 @@ def ssd_chunks(case: Case) -> Callable[[], object]:
     x = load(case)
     heads, dim, n = case.query_heads, case.head_dim, case.state
     u, dtype = x.u[0], x.u.dtype
-    state = x.state[0].view(heads * dim, n)
     outputs = torch.empty_like(u)
-    future = torch.ones(CHUNK, CHUNK, dtype=torch.bool).triu(1)
+    state = torch.empty(n, heads * dim)
+    future = torch.zeros(CHUNK, CHUNK).masked_fill_(torch.ones(CHUNK, CHUNK, dtype=torch.bool).triu(1), -torch.inf)
+    # of a chunk
+    weights = torch.empty(heads, CHUNK, CHUNK)
+    inputs, within = (torch.empty(heads, CHUNK, dim, dtype=dtype) for _ in range(2))
+    across, weighted = (torch.empty(CHUNK, heads * dim, dtype=dtype) for _ in range(2))
 
     def call() -> Tensor:
         state.zero_()
-        steps = softplus(x.dt[0])
-        inputs = (steps[..., None] * u).to(dtype)
-        # the logarithm of the decay from before a chunk to each of its tokens, [chunks, H, CHUNK]
-        logs = (steps * x.a[:, 0]).view(-1, CHUNK, heads).cumsum(1).transpose(1, 2)
-        grown, left = logs.exp(), (logs[..., -1:] - logs).exp()
-        chunks = (v.split(CHUNK) for v in (inputs, x.b[0], x.c[0], outputs))
-        for log, before, after, v, b, c, y in zip(logs, grown, left, *chunks, strict=True):
-            weights = (log[:, :, None] - log[:, None, :]).masked_fill_(future, -torch.inf).exp_()
-            weights = weights.mul_(torch.mm(c, b.t())).to(dtype)
-            within = torch.bmm(weights, v.transpose(0, 1)).transpose(0, 1)
-            across = torch.mm(c, state.to(dtype).t()).view(CHUNK, heads, dim)
-            torch.addcmul(within, across, before.t()[:, :, None].to(dtype), out=y)
-            weighted = (v * after.t()[:, :, None].to(dtype)).view(CHUNK, heads * dim)
-            state.view(heads, -1).mul_(before[:, -1:])
+        steps = softplus(x.dt[0]).view(-1, CHUNK, heads)
+        # the logarithm of the decay from before a chunk to each of its tokens, [chunks, CHUNK, H]
+        logs = (steps * x.a[:, 0]).cumsum(1)
+        # what a token reads of the state before its chunk, and what the state after it has of a token
+        read, left = logs.exp().to(dtype), ((logs[:, -1:] - logs).exp() * steps).to(dtype)
+        kept = logs[:, -1].exp()
+        by_head = (v.transpose(1, 2).contiguous() for v in (logs, steps))
+        chunks = (v.split(CHUNK) for v in (u, x.b[0], x.c[0], outputs))
+        for log, step, r, w, keep, v, b, c, y in zip(*by_head, read, left, kept, *chunks, strict=True):
+            torch.sub(log[:, :, None], log[:, None, :], out=weights)
+            weights.add_(future).exp_().mul_(torch.mm(c, b.t())).mul_(step[:, None])
+            inputs.copy_(v.transpose(0, 1))
+            torch.bmm(weights.to(dtype), inputs, out=within)
+            torch.mm(c, state.to(dtype), out=across)
+            torch.addcmul(within.transpose(0, 1), across.view(v.shape), r[..., None], out=y)
+            torch.mul(v, w[..., None], out=weighted.view(v.shape))
+            state.view(n, heads, dim).mul_(keep[:, None])
             if dtype == torch.float32:
-                state.addmm_(weighted.t(), b)
+                state.addmm_(b.t(), weighted)
             else:
-                state.add_(torch.mm(weighted.t(), b))
+                state.add_(torch.mm(b.t(), weighted))
         return outputs.addcmul_(x.d.to(dtype)[:, None], u)
 
     return call
