@@ -68,9 +68,13 @@ typedef struct lspan_reference_keys {
     void NAME(dt_steps)(                                                                                          \
         int64_t sequences, const int64_t *indptr, int64_t channels, lspan_matrix dt, const lspan_dt_rule *rule,   \
         REAL *steps);                                                                                             \
+    /* output [sum L, H, P], final_state [B, H, P, N], kept [B, H] or NULL */                                     \
+    void NAME(ssd)(const lspan_ssd_scan *scan, REAL *output, REAL *final_state, int64_t *kept);                   \
     /* output [sum L, E], state [B, W - 1, E] */                                                                  \
     void NAME(causal_conv)(const lspan_causal_conv *convolution, REAL *output, REAL *state);                      \
     void NAME(gated_rms_norm)(const lspan_gated_rms_norm *norm, REAL *output);                                    \
+    /* output [sum L, E], state [B, E, N], kept [B, E] or NULL */                                                 \
+    void NAME(selective_scan)(const lspan_selective_scan *scan, REAL *output, REAL *state, int64_t *kept);        \
     /* with accumulate, reads what linear->output holds before the kernel runs */                                 \
     void NAME(linear)(const lspan_linear *linear, REAL *output);
 
@@ -81,6 +85,9 @@ LSPAN_REFERENCE_DECLARE(float, LSPAN_REFERENCE_F32)
 #undef LSPAN_REFERENCE_F64
 #undef LSPAN_REFERENCE_F32
 #undef LSPAN_REFERENCE_DECLARE
+
+/* The same in chunks, in single precision, with what the bf16 form rounds rounded. */
+void lspan_reference_ssd_bf16(const lspan_ssd_scan *scan, float *output, float *final_state);
 
 /* These move and compare without rounding, so there is one of each. The first writes the lists and indptr of the
  * selection; the second moves what the compaction moves. */

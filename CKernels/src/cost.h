@@ -35,6 +35,7 @@ lspan_cost lspan_dt_steps_cost(const lspan_dt_call *call);
 lspan_cost lspan_ssd_cost(const lspan_ssd_scan *scan, lspan_ssd_form form);
 lspan_cost lspan_causal_conv_cost(const lspan_causal_conv *convolution);
 lspan_cost lspan_gated_rms_norm_cost(const lspan_gated_rms_norm *norm);
+lspan_cost lspan_selective_scan_cost(const lspan_selective_scan *scan);
 
 /* A list of a compaction whose lists are checked; NULL where all are empty. */
 static inline const int32_t *lspan_list_of(const lspan_compaction *c, int64_t list)

@@ -75,3 +75,20 @@ lspan_cost lspan_gated_rms_norm_cost(const lspan_gated_rms_norm *n)
     cost.exponentials = elements;
     return cost;
 }
+
+lspan_cost lspan_selective_scan_cost(const lspan_selective_scan *s)
+{
+    int64_t rows = s->indptr[s->sequences], n = s->state_size, elements = rows * s->channels, states = s->channels * n;
+    int64_t element = size_of(s->input.dtype) + size_of(s->dt.dtype) + size_of(s->output.dtype);
+    int64_t copies = (s->initial_state != NULL) + (s->final_state != NULL);
+    if (s->gate.data) element += size_of(s->gate.dtype);
+    lspan_cost cost;
+    cost.bytes = elements * element + rows * s->groups * n * (size_of(s->b.dtype) + size_of(s->c.dtype));
+    cost.bytes += (states + copies * s->sequences * states) * (int64_t)sizeof(float);
+    cost.bytes += s->d ? s->channels * (int64_t)sizeof(float) : 0;
+    cost.bytes += s->kept ? s->sequences * s->channels * (int64_t)sizeof(int64_t) : 0;
+    cost.flops = elements * (7 * n + 1 + (s->d ? 2 : 0) + (s->gate.data ? 4 : 0));
+    cost.exponentials = elements * (n + (s->gate.data != NULL));
+    add_steps(&cost, &s->rule, s->sequences, s->channels, rows);
+    return cost;
+}

@@ -4,6 +4,7 @@
  *   LSPAN_SSD_ROWS                         rows of the same in the chunked SSD scan
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
  *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   vectors of queries, or of the output, that decode keeps in registers
+ *   LSPAN_SCAN_TILE                        states that the selective scan keeps in registers: a multiple of 4, at most 16
  */
 #ifndef LSPAN_TUNING_H
 #define LSPAN_TUNING_H
@@ -17,21 +18,27 @@
 /* 16 accumulators of values, or as many vectors of queries beside 4 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 4
 #define LSPAN_DECODE_COLUMNS 4
+/* 16 states, 4 of the exponential, 4 of the token; the rest for operands */
+#define LSPAN_SCAN_TILE 16
 #elif defined(LSPAN_VARIANT_avx2)
 /* 16 registers: 12 accumulators, 2 operands, 1 broadcast */
 #define LSPAN_TILE_ROWS 6
 #define LSPAN_TILE_VECTORS 2
-#define LSPAN_SSD_ROWS 6
+/* a divisor of a cache line's tokens, with 8 accumulators for the latency of two pipes */
+#define LSPAN_SSD_ROWS 4
 /* 8 accumulators of values, or as many vectors of queries beside 2 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
+/* 8 states, 4 of the token; the exponential's coefficients come from memory */
+#define LSPAN_SCAN_TILE 8
 #else
 /* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
 #define LSPAN_TILE_ROWS 3
 #define LSPAN_TILE_VECTORS 4
-#define LSPAN_SSD_ROWS 3
+#define LSPAN_SSD_ROWS 2
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
+#define LSPAN_SCAN_TILE 8
 #endif
 
 /* Query rows (T*G) of a prefill task, for which a tile of keys and values is packed once, and of a block of them:
@@ -73,6 +80,18 @@
 #define LSPAN_CONV_TOKENS 64
 #define LSPAN_CONV_LEAST_CHANNELS 256
 
+/* Channels of a task of the selective scan, whole cache lines of any dtype, and how few where that makes too few tasks for
+ * the workers. Its tokens at a time: 16 KiB of steps, inputs, sums, B and C at N = 16, beside the states in an L1. */
+#define LSPAN_SCAN_CHANNELS 64
+#define LSPAN_SCAN_LEAST_CHANNELS 16
+#define LSPAN_SCAN_TASKS_PER_WORKER 4
+#define LSPAN_SCAN_TOKENS 64
+
+/* Channels whose sums an update makes at once, 16 as v_reduce_add4x4 does, and states that take as long as an element of an
+ * elementwise call. */
+#define LSPAN_UPDATE_CHANNELS 16
+#define LSPAN_UPDATE_STATES_PER_ELEMENT 4
+
 /* Tokens of a chunk of the SSD scan. With P = 64 and N = 128 a panel of state and of input, the weights and rows of C and B
  * that a tile of rows reads are about 40 KiB of a 48-KiB L1. Multiple of 16. */
 #define LSPAN_SSD_CHUNK 64
@@ -80,10 +99,14 @@
  * stay in L2 for the whole sequence. */
 #define LSPAN_SSD_HEADS 16
 #define LSPAN_SSD_STATE_BYTES 524288
+/* Heads whose x is read at once, as rows of several cache lines, and tokens for which x, z and y are asked for ahead. */
+#define LSPAN_SSD_STAGED 2
+#define LSPAN_SSD_AHEAD 16
 /* Fewer heads a task, until each worker has so many. */
 #define LSPAN_SSD_TASKS_PER_WORKER 2
-/* Tokens of the longest sequence from which a scan is chunked unless the call says otherwise. */
-#define LSPAN_SSD_LEAST_CHUNKED 32
+/* Tokens of the longest sequence from which a scan is chunked unless the call says otherwise: with H = 64, P = 64 and N = 128
+ * 8 tokens take 0.23 ms one by one and 0.18 ms in a chunk, most of which turns the states around. */
+#define LSPAN_SSD_LEAST_CHUNKED 8
 
 /* Elements below which an elementwise call runs on the caller alone: a fork and join costs about 2 to 5
  * microseconds, the time of some 16,000 elements. */

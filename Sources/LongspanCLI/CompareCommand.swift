@@ -110,7 +110,7 @@ struct ComparisonReport: Encodable {
     }
   }
 
-  init(_ results: [PolicyMeasurement], _ command: CompareCommand, _ model: LlamaModel, tokens: Int) {
+  init(_ results: [PolicyMeasurement], _ command: CompareCommand, _ model: any LanguageModel, tokens: Int) {
     self.model = model.name
     context = command.context
     skip = command.text.skip

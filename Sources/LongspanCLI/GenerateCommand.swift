@@ -113,7 +113,7 @@ struct GenerateCommand: ParsableCommand {
     }
   }
 
-  private func promptTokens(_ text: String, _ model: LlamaModel) throws(LongspanError) -> [Int32] {
+  private func promptTokens(_ text: String, _ model: any LanguageModel) throws(LongspanError) -> [Int32] {
     if chat || system != nil {
       let template = try model.chatTemplate.get()
       let turns =
@@ -161,10 +161,10 @@ private struct GenerationReport: Encodable {
     self.generationSeconds = generationSeconds
     promptTokensPerSecond = Double(promptTokens) / max(promptSeconds, 1e-9)
     generationTokensPerSecond = Double(generatedTokens) / max(generationSeconds, 1e-9)
-    kv = generator.cache.policy.description
-    cacheBytes = generator.cache.byteCount
-    cacheTokens = generator.cache.count
-    cacheSlots = generator.cache.mostSlots
+    kv = generator.sequence.policyName
+    cacheBytes = generator.sequence.byteCount
+    cacheTokens = generator.sequence.count
+    cacheSlots = generator.sequence.slots
     peakMemoryBytes = SystemMemory.peakResidentBytes
     threads = generator.model.context.workerCount
     isa = generator.model.context.isa

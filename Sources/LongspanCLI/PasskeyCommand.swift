@@ -128,7 +128,7 @@ struct PasskeySummary: Encodable {
   }
 
   init(
-    _ report: PasskeyReport, _ policies: [String], _ evaluation: PasskeyEvaluation, _ model: LlamaModel
+    _ report: PasskeyReport, _ policies: [String], _ evaluation: PasskeyEvaluation, _ model: any LanguageModel
   ) {
     self.model = model.name
     chat = evaluation.usesChat

@@ -80,7 +80,7 @@ struct PerplexityCommand: ParsableCommand {
     }
 
     init(
-      _ result: PerplexityReport, _ command: PerplexityCommand, _ model: LlamaModel, seconds: Double,
+      _ result: PerplexityReport, _ command: PerplexityCommand, _ model: any LanguageModel, seconds: Double,
       tokens: Int
     ) {
       perplexity = result.perplexity

@@ -61,7 +61,7 @@ struct ProfileCommand: ParsableCommand {
       cacheType: cache.cacheType,
       progress: bar.update)
     bar.clear()
-    let layers = model.configuration.layers
+    let layers = model.layerCount
     let report = ProfileReport(
       run.recording, phases: run.phases, layers: layers, team: team, topology: topology)
     if let trace {
@@ -79,7 +79,7 @@ struct ProfileCommand: ParsableCommand {
     }
   }
 
-  private func runDescription(_ model: LlamaModel) -> String {
+  private func runDescription(_ model: any LanguageModel) -> String {
     "\(model.context.workerCount) threads, \(model.context.isa), \(cache.cacheType.rawValue) cache (\(cache.kv)), "
       + "prompt in chunks of \(cache.chunk)"
   }
@@ -93,7 +93,7 @@ struct ProfileCommand: ParsableCommand {
     }
   }
 
-  private func promptTokens(_ prompt: String, _ model: LlamaModel) throws(LongspanError) -> [Int32] {
+  private func promptTokens(_ prompt: String, _ model: any LanguageModel) throws(LongspanError) -> [Int32] {
     let all = model.promptTokens(prompt)
     let count = tokens ?? all.count
     guard count <= all.count else {
@@ -138,7 +138,7 @@ private struct ProfileSummary: Encodable {
   }
 
   init(
-    _ report: ProfileReport, _ model: LlamaModel, _ command: ProfileCommand,
+    _ report: ProfileReport, _ model: any LanguageModel, _ command: ProfileCommand,
     _ environment: BenchmarkEnvironment, _ ceilings: MachineCeilings
   ) {
     machine = environment

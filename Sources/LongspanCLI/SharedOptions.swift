@@ -9,7 +9,7 @@ extension WeightStorage: ExpressibleByArgument {}
 
 /// What every command that runs a model takes.
 struct ModelOptions: ParsableArguments {
-  @Option(name: .shortAndLong, help: "The model, a GGUF file of architecture llama.")
+  @Option(name: .shortAndLong, help: "The model: a GGUF file.")
   var model: String
 
   @Option(
@@ -19,20 +19,18 @@ struct ModelOptions: ParsableArguments {
   @OptionGroup var kernels: KernelOptions
 
   /// Loads the model, with a progress bar.
-  func load() throws(LongspanError) -> LlamaModel {
+  func load() throws(LongspanError) -> any LanguageModel {
     let bar = ProgressBar(unit: "layers")
     defer { bar.clear() }
-    return try LlamaModel(
+    return try LanguageModels.load(
       path: model, storage: weights, context: kernels.makeContext(), progress: bar.update)
   }
 }
 
-extension LlamaModel {
-  /// A plain prompt's tokens, after the model's beginning-of-text token where it wants one.
-  func promptTokens(_ text: String) -> [Int32] {
-    let tokens = tokenizer.encode(text, parsingSpecialTokens: false)
-    guard tokenizer.addsBeginningOfText, let beginning = tokenizer.beginningOfText else { return tokens }
-    return [beginning] + tokens
+extension ModelOptions {
+  /// Tells the model's weights file from others.
+  func fingerprint() throws(LongspanError) -> String {
+    try ModelFingerprint.of(path: model)
   }
 }
 
@@ -108,7 +106,7 @@ struct TextOptions: ParsableArguments {
   func read() throws(LongspanError) -> String { try TextFile.read(path) }
 
   /// The tokens of the text that was read, at least two.
-  func tokens(of text: String, _ model: LlamaModel) throws(LongspanError) -> [Int32] {
+  func tokens(of text: String, _ model: any LanguageModel) throws(LongspanError) -> [Int32] {
     let all = model.tokenizer.encode(text, parsingSpecialTokens: false)
     guard skip < all.count - 1 else {
       throw LongspanError(

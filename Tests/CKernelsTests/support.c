@@ -351,7 +351,8 @@ const test_context *test_contexts(size_t *count)
 {
     static test_context contexts[16 * TEST_THREAD_COUNTS];
     static size_t made;
-    for (size_t i = 0; made == 0 && i < lspan_isa_count() && i < 16; i++) {
+    size_t isas = made == 0 ? lspan_isa_count() : 0;
+    for (size_t i = 0; i < isas && i < 16; i++) {
         if (!lspan_isa_is_supported(i)) continue;
         for (int threads = 1; threads <= TEST_THREAD_COUNTS; threads++) {
             lspan_context_options options = {threads, lspan_isa_name(i), NULL};

@@ -10,6 +10,7 @@
 
 MAP(exp, v_exp)
 MAP(exp2_below, v_exp2_below)
+MAP(exp2_decay, v_exp2_decay)
 MAP(softplus, v_softplus)
 MAP(tanh, v_tanh)
 MAP(erf, v_erf)
@@ -36,6 +37,17 @@ static void minimum(const float *a, const float *b, float *y)
 static void fnma(const float *a, const float *b, const float *c, float *y)
 {
     v_store(y, v_fnma(v_load(a), v_load(b), v_load(c)));
+}
+
+static void fma_unless_equal(const float *a, const float *b, const float *c, float *y)
+{
+    v_f32 x = v_load(a), other = v_load(b);
+    v_store(y, v_fma_unless(v_eq(x, other), x, other, v_load(c)));
+}
+
+static uint32_t equal(const float *a, const float *b)
+{
+    return v_bits(v_eq(v_load(a), v_load(b)));
 }
 
 static void copy_sign(const float *x, const float *sign, float *y)
@@ -135,6 +147,7 @@ const variant_operations LSPAN_VARIANT(operations) = {
     .width = V_WIDTH,
     .exp = map_exp,
     .exp2_below = map_exp2_below,
+    .exp2_decay = map_exp2_decay,
     .softplus = map_softplus,
     .tanh = map_tanh,
     .erf = map_erf,
@@ -146,6 +159,8 @@ const variant_operations LSPAN_VARIANT(operations) = {
     .maximum = maximum,
     .minimum = minimum,
     .fnma = fnma,
+    .fma_unless_equal = fma_unless_equal,
+    .equal = equal,
     .copysign = copy_sign,
     .select_less = select_less,
     .reduce_add = reduce_add,

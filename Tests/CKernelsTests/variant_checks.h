@@ -15,6 +15,7 @@ typedef struct variant_operations {
     /* y[i] = f(x[i]) for count elements, a multiple of VARIANT_MAX_WIDTH */
     void (*exp)(const float *x, float *y, int64_t count);
     void (*exp2_below)(const float *x, float *y, int64_t count);
+    void (*exp2_decay)(const float *x, float *y, int64_t count);
     void (*softplus)(const float *x, float *y, int64_t count);
     void (*tanh)(const float *x, float *y, int64_t count);
     void (*erf)(const float *x, float *y, int64_t count);
@@ -30,6 +31,8 @@ typedef struct variant_operations {
     void (*fnma)(const float *a, const float *b, const float *c, float *y);
     void (*copysign)(const float *x, const float *sign, float *y);
     void (*select_less)(const float *a, const float *b, const float *yes, const float *no, float *y);
+    void (*fma_unless_equal)(const float *a, const float *b, const float *c, float *y); /* a where a = b, else a*b + c */
+    uint32_t (*equal)(const float *a, const float *b); /* bit i for lane i */
     float (*reduce_add)(const float *x);
     float (*reduce_max)(const float *x);
     void (*reduce_add4)(const float *x, float *sums); /* x [4, width] */

@@ -88,6 +88,7 @@ static void test_functions(const variant_operations *v)
     check_function(v->name, "exp", v->exp, exp, 0.0f, 88.72f, 311, 2);
     check_function(v->name, "exp", v->exp, exp, -0.0f, -104.0f, 311, 2);
     check_function(v->name, "exp2_below", v->exp2_below, exp2, -0.0f, -150.0f, 311, 2);
+    check_function(v->name, "exp2_decay", v->exp2_decay, exp2, -0.0f, -126.0f, 311, 2.5);
     check_function(v->name, "softplus", v->softplus, softplus, 0.0f, 200.0f, 311, 4);
     check_function(v->name, "softplus", v->softplus, softplus, -0.0f, -103.0f, 311, 4);
     check_function(v->name, "tanh", v->tanh, tanh, 0.0f, 20.0f, 311, 3);
@@ -118,6 +119,14 @@ static void test_special_values(const variant_operations *v)
     CHECK(at(v->exp, -103.0f) > 0);
     CHECK(isnan(at(v->exp2_below, NAN)) && at(v->exp2_below, 0.0f) == 1 && at(v->exp2_below, -3.0f) == 0.125f);
     CHECK(at(v->exp2_below, -INFINITY) == 0 && at(v->exp2_below, -1e30f) == 0 && at(v->exp2_below, -149.0f) == 0x1p-149f);
+    CHECK(isnan(at(v->exp2_decay, NAN)) && at(v->exp2_decay, -0.0f) == 1 && at(v->exp2_decay, 0.0f) == 1);
+    CHECK(at(v->exp2_decay, -3.0f) == 0.125f && at(v->exp2_decay, -0x1.fffffep127f) == 0 && at(v->exp2_decay, -200.0f) == 0);
+    CHECK(at(v->exp2_decay, -130.0f) >= 0 && at(v->exp2_decay, -130.0f) <= 0x1p-126f && at(v->exp2_decay, -1e6f) == 0);
+    /* the rate of a slow decay, which is what a long memory depends on */
+    for (float x = -0x1p-9f; x < -1e-6f; x /= 2) {
+        double rate = 1 - (double)at(v->exp2_decay, x), exact = -expm1((double)x * 0.6931471805599453);
+        CHECK_MESSAGE(fabs(rate - exact) <= 3e-5 * exact + 0x1p-24, "1 - 2^%g is off by %g", (double)x, rate - exact);
+    }
     CHECK(isnan(at(v->softplus, NAN)) && isinf(at(v->softplus, INFINITY)) && at(v->softplus, -INFINITY) == 0);
     CHECK(at(v->tanh, INFINITY) == 1 && at(v->tanh, -INFINITY) == -1 && at(v->tanh, 1e30f) == 1);
     CHECK(same(at(v->tanh, 0.0f), 0.0f) && same(at(v->tanh, denormal), denormal) && same(at(v->tanh, -denormal), -denormal));
@@ -180,6 +189,19 @@ static void test_lanes(const variant_operations *v)
             right = right && (!isfinite((float)exact) || !isfinite((float)product) || fabs((double)y[i] - exact) <= slack);
         }
         CHECK_MESSAGE(right, "v_fnma");
+        b[round % n] = a[round % n];
+        v->fma_unless_equal(a, b, c, y);
+        uint32_t equal = v->equal(a, b);
+        right = equal >> n == 0;
+        for (int i = 0; i < n; i++) {
+            int is = a[i] == b[i];
+            double product = (double)a[i] * (double)b[i], exact = (double)c[i] + product;
+            double slack = (fabs(product) + fabs(exact)) * 0x1p-23 + 0x1p-149;
+            int finite = isfinite((float)exact) && isfinite((float)product);
+            right = right && (int)(equal >> i & 1u) == is;
+            right = right && (is ? same(y[i], a[i]) : !finite || fabs((double)y[i] - exact) <= slack);
+        }
+        CHECK_MESSAGE(right, "v_eq, v_bits or v_fma_unless");
     }
 }
 

@@ -97,15 +97,16 @@ import Testing
         for _ in 0..<20 { _ = try generator.next() }
       }
       let tokens = 3 * 70 - 1
-      #expect(generator.cache.count == tokens)
-      #expect(generator.cache.slots(layer: 0) == policy.slots(afterReading: tokens))
-      #expect(generator.cache.slots(layer: 1) == tokens)
-      let next = generator.cache.nextPosition(layer: 0)
+      let sequence = try #require(generator.sequence as? LlamaSequence)
+      #expect(sequence.cache.count == tokens)
+      #expect(sequence.cache.slots(layer: 0) == policy.slots(afterReading: tokens))
+      #expect(sequence.cache.slots(layer: 1) == tokens)
+      let next = sequence.cache.nextPosition(layer: 0)
       #expect(next == (positions == .absolute ? tokens : policy.slots(afterReading: tokens)))
-      for head in 0..<generator.cache.shape.heads {
+      for head in 0..<sequence.cache.shape.heads {
         var last = -1
-        for slot in 0..<generator.cache.slots(layer: 0) {
-          let position = try generator.cache.position(layer: 0, head: head, slot: slot)
+        for slot in 0..<sequence.cache.slots(layer: 0) {
+          let position = try sequence.cache.position(layer: 0, head: head, slot: slot)
           #expect(position > last)
           last = position
         }

@@ -149,7 +149,8 @@ typedef struct lspan_ssd_scan {
     lspan_ssd_form form;    /* of a scan; an update is recurrent */
 } lspan_ssd_scan;
 
-/* The form that a scan of these shapes takes, automatic resolved; the call's own where it names one. */
+/* The form that a scan of these shapes takes; the call's own where it names one. Automatic is chunked where the longest
+ * sequence has 8 tokens or more: fewer do not pay for turning the states around. */
 LSPAN_API lspan_status lspan_ssd_scan_form(
     const lspan_context *context, const lspan_ssd_scan *scan, lspan_ssd_form *form);
 

@@ -135,6 +135,13 @@ typedef struct lspan_conv_task {
     int64_t channel_end;
 } lspan_conv_task;
 
+/* Channels of one group and sequence. */
+typedef struct lspan_scan_task {
+    int64_t sequence;
+    int64_t channel;
+    int64_t count;
+} lspan_scan_task;
+
 /* A task of the chunked SSD scan: columns column .. column_end-1 of head_dim of some heads, all of one group, over all
  * tokens of a sequence. */
 typedef struct lspan_ssd_task {
@@ -189,6 +196,10 @@ typedef struct lspan_kernels {
     void (*causal_conv_state)(const lspan_causal_conv *convolution, int64_t sequence);
     /* groups first .. end-1 of all rows */
     void (*gated_rms_norm)(const lspan_gated_rms_norm *norm, int64_t first, int64_t end);
+    /* scratch as scan_scratch.h lays it out */
+    void (*selective_scan)(const lspan_selective_scan *scan, lspan_scan_task task, float *scratch);
+    /* channels first .. end-1 of one sequence */
+    void (*selective_update)(const lspan_selective_scan *scan, int64_t sequence, int64_t first, int64_t end);
 
     /* scratch as ssd_scratch.h lays it out */
     void (*ssd_chunks)(const lspan_ssd_scan *scan, lspan_ssd_task task, void *scratch);

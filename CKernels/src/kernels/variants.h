@@ -25,6 +25,8 @@ void LSPAN_VARIANT(dt_steps)(const lspan_dt_call *call, int64_t sequence, int64_
 void LSPAN_VARIANT(causal_conv)(const lspan_causal_conv *convolution, lspan_conv_task task);
 void LSPAN_VARIANT(causal_conv_state)(const lspan_causal_conv *convolution, int64_t sequence);
 void LSPAN_VARIANT(gated_rms_norm)(const lspan_gated_rms_norm *norm, int64_t first, int64_t end);
+void LSPAN_VARIANT(selective_scan)(const lspan_selective_scan *scan, lspan_scan_task task, float *scratch);
+void LSPAN_VARIANT(selective_update)(const lspan_selective_scan *scan, int64_t sequence, int64_t first, int64_t end);
 void LSPAN_VARIANT(ssd_chunks)(const lspan_ssd_scan *scan, lspan_ssd_task task, void *scratch);
 void LSPAN_VARIANT(ssd_steps)(const lspan_ssd_scan *scan, int64_t sequence, int64_t head, float *state);
 double LSPAN_VARIANT(measure_read)(const float *data, int64_t count, int64_t passes);

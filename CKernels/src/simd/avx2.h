@@ -104,9 +104,18 @@ V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n)
     __m256 b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(x, a), b);
 }
+/* In one product: the field of -127 is that of 0. */
+V_INLINE v_f32 v_scale2_normal(v_f32 x, v_f32 n)
+{
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
+}
 
 V_INLINE v_mask v_lt(v_f32 a, v_f32 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+V_INLINE v_mask v_eq(v_f32 a, v_f32 b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+V_INLINE uint32_t v_bits(v_mask m) { return (uint32_t)_mm256_movemask_ps(m); }
 V_INLINE v_f32 v_select(v_mask m, v_f32 yes, v_f32 no) { return _mm256_blendv_ps(no, yes, m); }
+V_INLINE v_f32 v_fma_unless(v_mask m, v_f32 a, v_f32 b, v_f32 c) { return v_select(m, a, v_fma(a, b, c)); }
 /* The sign bit of `sign` on the magnitude of x. */
 V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign)
 {

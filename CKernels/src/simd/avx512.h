@@ -9,6 +9,11 @@
 typedef __m512 v_f32;
 typedef __m512i v_i32;
 typedef __mmask16 v_mask;
+typedef struct v_32nds {
+    v_f32 rounded;
+    v_f32 rest;
+    v_i32 index;
+} v_32nds;
 
 V_INLINE __mmask16 v_first_n(int n)
 {
@@ -92,7 +97,24 @@ V_INLINE v_f32 v_round(v_f32 x)
 }
 V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n) { return _mm512_scalef_ps(x, n); }
 
+#define V_SPLIT32 1
+/* Adding this leaves x in steps of 1/32, its number of them in the lowest bits. */
+V_INLINE v_32nds v_split32(v_f32 x)
+{
+    v_32nds s;
+    s.index = _mm512_castps_si512(_mm512_add_ps(x, _mm512_set1_ps(0x1.8p18f)));
+    s.rounded = _mm512_roundscale_ps(x, 5 << 4 | _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    /* not vreduceps, which takes two slots */
+    s.rest = _mm512_sub_ps(x, s.rounded);
+    return s;
+}
+V_INLINE v_f32 v_lookup32(v_f32 low, v_f32 high, v_i32 index) { return _mm512_permutex2var_ps(low, index, high); }
+V_INLINE v_f32 v_scale2_floor(v_f32 x, v_f32 n) { return _mm512_scalef_ps(x, n); }
+
 V_INLINE v_mask v_lt(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+V_INLINE v_f32 v_fma_unless(v_mask m, v_f32 a, v_f32 b, v_f32 c) { return _mm512_mask_fmadd_ps(a, (__mmask16)~m, b, c); }
+V_INLINE v_mask v_eq(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+V_INLINE uint32_t v_bits(v_mask m) { return (uint32_t)m; }
 V_INLINE v_f32 v_select(v_mask m, v_f32 yes, v_f32 no) { return _mm512_mask_blend_ps(m, no, yes); }
 /* The sign bit of `sign` on the magnitude of x. */
 V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign)

@@ -59,9 +59,18 @@ V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n)
     int32_t whole = n == n ? (int32_t)n : 0, half = whole / 2, rest = whole - half;
     return x * lspan_float_from_bits((uint32_t)(half + 127) << 23) * lspan_float_from_bits((uint32_t)(rest + 127) << 23);
 }
+/* In one product: the field of -127 is that of 0. */
+V_INLINE v_f32 v_scale2_normal(v_f32 x, v_f32 n)
+{
+    int32_t whole = n == n ? (int32_t)n : 0;
+    return x * lspan_float_from_bits((uint32_t)(whole + 127) << 23);
+}
 
 V_INLINE v_mask v_lt(v_f32 a, v_f32 b) { return a < b; }
+V_INLINE v_mask v_eq(v_f32 a, v_f32 b) { return a == b; }
+V_INLINE uint32_t v_bits(v_mask m) { return (uint32_t)m; }
 V_INLINE v_f32 v_select(v_mask m, v_f32 yes, v_f32 no) { return m ? yes : no; }
+V_INLINE v_f32 v_fma_unless(v_mask m, v_f32 a, v_f32 b, v_f32 c) { return m ? a : v_fma(a, b, c); }
 V_INLINE v_f32 v_copysign(v_f32 x, v_f32 sign) { return copysignf(x, sign); }
 
 V_INLINE float v_reduce_add(v_f32 x) { return x; }

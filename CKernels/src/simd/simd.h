@@ -9,12 +9,22 @@
  *                           and load zeros above them; f16 and bf16 forms convert, rounding to nearest even
  *   arithmetic              v_fma(a, b, c) = a*b + c, v_fnma(a, b, c) = c - a*b; v_max and v_min return
  *                           the second operand where either is NaN
+ *   v_fma_unless(m, a, b, c)  a where m, else a*b + c
  *   v_round                 to nearest integer value, ties to even
  *   v_scale2(x, n)          x * 2^n for n a float with an integer value in -252 .. 254
+ *   v_scale2_normal(x, n)   the same for n in -127 .. 127, with 0 for -127; where V_SPLIT32 is 0
+ *   v_eq(a, b), v_lt(a, b)  predicates, false where either is NaN; v_bits(m) is an integer with bit i for lane i
  *   reductions              v_reduce_add, v_reduce_max; v_reduce_add4 of four vectors into out[0..3];
  *                           v_reduce_add4x4 of four times four into four such rows, where it is cheaper in one go
  *   v_transpose             rows[i] lane j <-> rows[j] lane i
  *   v_unzip, v_zip          2 * V_WIDTH elements in two vectors: apart into even and odd ones, and back
+ *
+ * and where V_SPLIT32 is 1, because there it is cheap:
+ *
+ *   v_split32(x)            .rounded, x to the nearest 1/32; .rest, x less that; and .index, whose lowest
+ *                           five bits count the 32nds of .rounded above the integer below it, for |x| < 2^17
+ *   v_lookup32(a, b, i)     entry i mod 32 of a followed by b
+ *   v_scale2_floor(x, n)    x * 2^floor(n) for any n
  *
  * and where V_BF16_DOT is 1, on vectors whose lanes are taken as pairs of bf16 (low half first):
  *
@@ -56,6 +66,9 @@
 #if !defined(V_BF16_DOT)
 #define V_BF16_DOT 0
 #endif
+#if !defined(V_SPLIT32)
+#define V_SPLIT32 0
+#endif
 
 #define LSPAN_CONCAT4_(a, b, c, d) a##b##c##d
 #define LSPAN_CONCAT4(a, b, c, d) LSPAN_CONCAT4_(a, b, c, d)
@@ -69,6 +82,9 @@ V_INLINE void v_reduce_add4x4(const v_f32 x[4][4], float *out, int64_t stride)
 }
 #endif
 
+/* The same pointer, of which the compiler does not know it: keeps loads by it out of other branches. */
+#define V_FORGET(pointer) __asm__("" : "+r"(pointer))
+
 /* Asks for a cache line to be brought into L2, or into L1. */
 V_INLINE void v_prefetch_l2(const void *line)
 {
@@ -77,6 +93,11 @@ V_INLINE void v_prefetch_l2(const void *line)
 V_INLINE void v_prefetch_l1(const void *line)
 {
     __builtin_prefetch(line, 0, 3);
+}
+/* Asks for a cache line that will be written. */
+V_INLINE void v_prefetch_write(const void *line)
+{
+    __builtin_prefetch(line, 1, 2);
 }
 
 V_INLINE v_f32 v_load_as(const void *data, int64_t index, lspan_dtype dtype)

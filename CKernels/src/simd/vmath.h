@@ -40,6 +40,42 @@ V_INLINE v_f32 v_exp2_below(v_f32 x)
     return v_scale2(p, n);
 }
 
+/* 2^x for finite x <= 0 and NaN, within 2.5 ulp where the result is normal, and 0 or nearly so below 2^-126; exactly 1 for 0. For
+ * products with a state, where nothing less than 2^-126 counts. Near 1 the distance from 1 is right to 2e-5 or to the
+ * rounding of the result, so that a state which decays slowly decays at its rate. */
+#if V_SPLIT32
+/* 2^(i/32) */
+static const float v_exp2_roots[32] __attribute__((aligned(64), unused)) = {
+    0x1p+0f, 0x1.059b0ep+0f, 0x1.0b5586p+0f, 0x1.11301ep+0f, 0x1.172b84p+0f, 0x1.1d4874p+0f, 0x1.2387a6p+0f, 0x1.29e9ep+0f,
+    0x1.306fep+0f, 0x1.371a74p+0f, 0x1.3dea64p+0f, 0x1.44e086p+0f, 0x1.4bfdaep+0f, 0x1.5342b6p+0f, 0x1.5ab07ep+0f, 0x1.6247ecp+0f,
+    0x1.6a09e6p+0f, 0x1.71f75ep+0f, 0x1.7a1148p+0f, 0x1.82589ap+0f, 0x1.8ace54p+0f, 0x1.93737cp+0f, 0x1.9c4918p+0f, 0x1.a5503cp+0f,
+    0x1.ae89fap+0f, 0x1.b7f77p+0f, 0x1.c199bep+0f, 0x1.cb720ep+0f, 0x1.d5818ep+0f, 0x1.dfc974p+0f, 0x1.ea4afap+0f, 0x1.f50766p+0f,
+};
+
+/* A table of two registers leaves the polynomial with two terms, on the pipes that a recurrence needs for its products. */
+V_INLINE v_f32 v_exp2_decay(v_f32 x)
+{
+    v_32nds s = v_split32(x);
+    v_f32 root = v_lookup32(v_load(v_exp2_roots), v_load(v_exp2_roots + 16), s.index);
+    v_f32 q = v_mul(s.rest, v_fma(v_set1(0x1.ebfbdep-3f), s.rest, v_set1(0x1.62e584p-1f)));
+    return v_scale2_floor(v_fma(root, q, root), s.rounded);
+}
+#else
+V_INLINE v_f32 v_exp2_decay(v_f32 x)
+{
+    x = v_max(v_set1(-127.0f), x);
+    v_f32 n = v_round(x);
+    v_f32 f = v_sub(x, n);
+    v_f32 p = v_set1(1.326472814174029e-3f);
+    p = v_fma(p, f, v_set1(9.671512965930888e-3f));
+    p = v_fma(p, f, v_set1(5.550733743984901e-2f));
+    p = v_fma(p, f, v_set1(2.4022242080400524e-1f));
+    p = v_fma(p, f, v_set1(6.931469775967325e-1f));
+    p = v_fma(p, f, v_set1(1.0f));
+    return v_scale2_normal(p, n);
+}
+#endif
+
 /* log(1 + e^x) within 4 ulp: what is above 0 of x, and log(1 + t) = 2 atanh(t / (2 + t)) of t = e^-|x|, whose series keeps
  * the relative precision of small results. */
 V_INLINE v_f32 v_softplus(v_f32 x)

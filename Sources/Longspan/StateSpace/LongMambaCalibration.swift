@@ -74,6 +74,11 @@ public struct LongMambaCalibration: Sendable, Equatable {
   /// Whether thresholds of any length can be computed.
   public var hasProfiles: Bool { layers.allSatisfy { !$0.profiles.isEmpty } }
 
+  /// How many channels or heads of a layer have a receptive product above theta.
+  public func globalChannels(layer: Int, theta: Double) -> Int {
+    layers[layer].logProducts.count { $0 > log(theta) }
+  }
+
   /// Thresholds of a layer for a text of `length` tokens, from the profiles.
   func exactThresholds(layer: Int, length: Int) -> [Float] {
     let profiles = layers[layer].profiles

@@ -54,7 +54,8 @@ public struct PasskeyEvaluation: Sendable {
   /// - Throws: ``LongspanError`` naming the parameter that is out of range, before any prompt is read; if the longest prompt
   ///   needs more memory than the machine has; if the model has no chat template that is asked for.
   public func run(
-    _ model: LlamaModel, policies: [any KVCachePolicy] = [DensePolicy()], progress: ProgressHandler? = nil
+    _ model: any LanguageModel, policies: [any KVCachePolicy] = [DensePolicy()],
+    progress: ProgressHandler? = nil
   ) throws(LongspanError) -> PasskeyReport {
     let task = PasskeyTask(
       tokenizer: model.tokenizer, chat: usesChat ? try model.chatTemplate.get() : nil)
@@ -112,17 +113,18 @@ public struct PasskeyEvaluation: Sendable {
   }
 
   private func generator(
-    _ model: LlamaModel, _ policy: any KVCachePolicy, _ length: Int
+    _ model: any LanguageModel, _ policy: any KVCachePolicy, _ length: Int
   ) throws(LongspanError) -> Generator {
     let capacity = length + answerTokens
-    var generator = try Generator(
+    let generator = try Generator(
       model, sampling: .greedy, seed: 0, policy: policy, cacheType: cacheType, capacity: capacity)
     try generator.requireMemory(forReading: capacity)
     return generator
   }
 
   private func answer(
-    _ model: LlamaModel, _ policy: any KVCachePolicy, _ prompt: PasskeyPrompt, depth: Double, sample: Int,
+    _ model: any LanguageModel, _ policy: any KVCachePolicy, _ prompt: PasskeyPrompt, depth: Double,
+    sample: Int,
     progress: @escaping (Int) -> Bool
   ) throws(LongspanError) -> PasskeyTrial {
     let clock = ContinuousClock()
@@ -130,7 +132,7 @@ public struct PasskeyEvaluation: Sendable {
     let start = clock.now
     try generator.read(prompt.tokens, chunk: chunk) { progress($0.completed) }
     let read = clock.now
-    let held = (bytes: generator.cache.byteCount, slots: generator.cache.mostSlots)
+    let held = (bytes: generator.sequence.byteCount, slots: generator.sequence.slots)
     var text = ""
     while generator.generated.count < answerTokens, !PasskeyAnswer.isComplete(text),
       let piece = try generator.next()

@@ -2,9 +2,6 @@ import Longspan
 import LongspanKernels
 
 extension LlamaModel {
-  /// Rows of logits made at once: 128 rows of a vocabulary of 49,152 take 24 MiB.
-  static let logitRows = 128
-
   /// Reads tokens after those in the cache and returns their hidden states after the final norm, `[T, hidden]`.
   ///
   /// The tokens' positions follow those of the cache, which is unchanged if this throws, unless its policy had begun to

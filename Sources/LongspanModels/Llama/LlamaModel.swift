@@ -32,12 +32,18 @@ public final class LlamaModel: Sendable {
   ///   - context: what kernels run with; `nil` makes one with all cores.
   ///   - progress: sees the loading, which takes a second or more for large models.
   /// - Throws: ``LongspanError`` naming the file and what is wrong with it.
-  public init(
+  public convenience init(
     path: String, storage: WeightStorage = .native, context: KernelContext? = nil,
     progress: ProgressHandler? = nil
   ) throws(LongspanError) {
     let context = if let context { context } else { try KernelContext() }
-    let shared = SharedFile(try GGUFFile(path: path))
+    try self.init(
+      SharedFile(try GGUFFile(path: path)), storage: storage, context: context, progress: progress)
+  }
+
+  init(
+    _ shared: SharedFile, storage: WeightStorage, context: KernelContext, progress: ProgressHandler?
+  ) throws(LongspanError) {
     configuration = try LlamaConfiguration(shared.file)
     tokenizer = try BPETokenizer(shared.file)
     do throws(LongspanError) {

@@ -9,8 +9,9 @@ import LongspanKernels
 /// while let text = try generator.next() { print(text, terminator: "") }
 /// ```
 public struct Generator: ~Copyable {
-  public let model: LlamaModel
-  public private(set) var cache: KVCache
+  public let model: any LanguageModel
+  /// What was kept of the text so far.
+  public let sequence: any ModelSequence
   /// The tokens generated so far.
   public private(set) var generated: [Int32]
   /// Whether a stop token was drawn.
@@ -23,22 +24,32 @@ public struct Generator: ~Copyable {
   private var pending: Int32?
   private let stopTokens: Set<Int32>
 
-  /// Makes a generator with an empty cache.
+  /// Makes a generator that has read nothing.
   ///
   /// - Parameters:
-  ///   - policy: decides what the cache keeps.
+  ///   - policy: decides what a cache keeps.
   ///   - cacheType: how keys and values are stored.
   ///   - capacity: tokens to reserve address space for.
   ///   - ignoringEnd: goes on after the model's end-of-text and end-of-turn tokens.
   public init(
-    _ model: LlamaModel, sampling: SamplingOptions, seed: UInt64, policy: any KVCachePolicy = DensePolicy(),
-    cacheType: ElementType = .f32, capacity: Int = 8192, ignoringEnd: Bool = false
+    _ model: any LanguageModel, sampling: SamplingOptions, seed: UInt64,
+    policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192,
+    ignoringEnd: Bool = false
   ) throws(LongspanError) {
-    let cache = try model.makeCache(
-      policy: policy, elementType: cacheType, capacity: policy.slots(afterReading: capacity, layer: 0))
+    let options = SequenceOptions(policy: policy, cacheType: cacheType, capacity: capacity)
+    try self.init(
+      model, sequence: try model.makeSequence(options), sampling: sampling, seed: seed,
+      ignoringEnd: ignoringEnd)
+  }
+
+  /// Makes a generator that goes on with a sequence of the model.
+  public init(
+    _ model: any LanguageModel, sequence: any ModelSequence, sampling: SamplingOptions, seed: UInt64,
+    ignoringEnd: Bool = false
+  ) throws(LongspanError) {
     let sampler = try Sampler(options: sampling, seed: seed)
     self.model = model
-    self.cache = cache
+    self.sequence = sequence
     self.sampler = sampler
     logits = AlignedBuffer()
     generated = []
@@ -51,8 +62,8 @@ public struct Generator: ~Copyable {
   }
 
   /// Refuses a context of `tokens` more tokens that does not fit in memory, before anything is read.
-  public mutating func requireMemory(forReading tokens: Int) throws(LongspanError) {
-    try cache.requireMemory(forReading: tokens)
+  public func requireMemory(forReading tokens: Int) throws(LongspanError) {
+    try sequence.requireMemory(forReading: tokens)
   }
 
   /// Reads a prompt, or more of one, in chunks.
@@ -63,8 +74,8 @@ public struct Generator: ~Copyable {
     // if reading fails, there is nothing to draw from until a later call succeeds
     logits = AlignedBuffer()
     pending = nil
-    logits = try model.prefill(
-      unread + tokens, into: &cache, chunk: chunk, workspace: &workspace, progress: progress)
+    logits = try sequence.readPrompt(
+      unread + tokens, chunk: chunk, workspace: &workspace, progress: progress)
     isFinished = false
   }
 
@@ -73,7 +84,7 @@ public struct Generator: ~Copyable {
   public mutating func next() throws(LongspanError) -> String? {
     guard !isFinished else { return nil }
     if let token = pending {
-      let hidden = try model.hiddenStates(of: [token], cache: &cache, workspace: &workspace)
+      let hidden = try sequence.read([token], workspace: &workspace)
       logits = try model.logits(of: hidden, rows: 0..<1, workspace: &workspace)
       pending = nil
     }

@@ -13,9 +13,9 @@ public struct PerplexityReport: Sendable, Equatable {
   public let scoredTokens: Int
   /// Perplexity by position in the window, in equal buckets; the first bucket has one token fewer a window.
   public let curve: [Bucket]
-  /// Bytes of keys and values, and of positions where tokens were given up, at the end of the first window.
+  /// Bytes of what was kept at the end of the first window: keys, values, positions where tokens were given up, or states.
   public let cacheBytes: Int
-  /// Slots of the layer with the most, then.
+  /// Slots of the layer with the most, then; 0 where a state of constant size is kept.
   public let cacheSlots: Int
 
   public struct Bucket: Sendable, Equatable {
@@ -26,7 +26,7 @@ public struct PerplexityReport: Sendable, Equatable {
   }
 }
 
-/// Scores a text in windows that do not overlap, each starting at position 0 with an empty cache; a window's first
+/// Scores a text in windows that do not overlap, each starting at position 0 with nothing kept; a window's first
 /// token is not scored.
 public struct PerplexityEvaluation: Sendable {
   /// Tokens of a window.
@@ -38,6 +38,9 @@ public struct PerplexityEvaluation: Sendable {
   public var policy: any KVCachePolicy
   /// Buckets of ``PerplexityReport/curve``.
   public var buckets: Int
+
+  /// Rows of logits made at once: 128 rows of a vocabulary of 49,152 take 24 MiB.
+  private static let logitRows = 128
 
   public init(
     contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32,
@@ -57,7 +60,7 @@ public struct PerplexityEvaluation: Sendable {
   /// - Throws: ``LongspanError`` if there are fewer than two tokens, or the context is below 2 or needs more memory
   ///   than the machine has.
   public func run(
-    _ model: LlamaModel, tokens: [Int32], progress: ProgressHandler? = nil
+    _ model: any LanguageModel, tokens: [Int32], progress: ProgressHandler? = nil
   ) throws(LongspanError) -> PerplexityReport {
     guard contextLength >= 2 else {
       throw LongspanError(
@@ -70,21 +73,20 @@ public struct PerplexityEvaluation: Sendable {
       throw LongspanError(.invalidText, "\(tokens.count) tokens are too few to predict one from another")
     }
     let window = min(contextLength, tokens.count)
-    var cache = try model.makeCache(
-      policy: policy, elementType: cacheType, capacity: policy.slots(afterReading: window, layer: 0))
-    try cache.requireMemory(forReading: contextLength)
+    let sequence = try model.makeSequence(
+      SequenceOptions(policy: policy, cacheType: cacheType, capacity: window))
+    try sequence.requireMemory(forReading: contextLength)
     var held = (bytes: 0, slots: 0)
     var workspace = Workspace()
     var sums = PositionSums(length: window, buckets: min(buckets, window))
     var first = 0
     while first + 1 < tokens.count {
       let end = min(tokens.count, first + window)
-      cache.removeAll()
+      sequence.begin(expecting: end - first)
       var position = first
       while position < end {
-        let next = position + cache.stepLength(limit: min(chunk, end - position))
-        let hidden = try model.hiddenStates(
-          of: Array(tokens[position..<next]), cache: &cache, workspace: &workspace)
+        let next = position + sequence.stepLength(limit: min(chunk, end - position))
+        let hidden = try sequence.read(Array(tokens[position..<next]), workspace: &workspace)
         let scored = min(next, end - 1) - position
         let targets = Array(tokens[position + 1..<position + 1 + scored])
         try score(model, hidden, targets: targets, at: position - first, &sums, &workspace)
@@ -92,7 +94,7 @@ public struct PerplexityEvaluation: Sendable {
         try report(ProgressUpdate(stage: "scoring", completed: position, total: tokens.count), to: progress)
       }
       if first == 0 {
-        held = (cache.byteCount, cache.mostSlots)
+        held = (sequence.byteCount, sequence.slots)
       }
       first = end
     }
@@ -101,12 +103,12 @@ public struct PerplexityEvaluation: Sendable {
 
   /// Adds the losses of `targets`, which follow the hidden states' tokens; `position` is the first one's in the window.
   private func score(
-    _ model: LlamaModel, _ hidden: borrowing AlignedBuffer<Float>, targets: [Int32], at position: Int,
+    _ model: any LanguageModel, _ hidden: borrowing AlignedBuffer<Float>, targets: [Int32], at position: Int,
     _ sums: inout PositionSums, _ workspace: inout Workspace
   ) throws(LongspanError) {
     var row = 0
     while row < targets.count {
-      let end = min(targets.count, row + LlamaModel.logitRows)
+      let end = min(targets.count, row + Self.logitRows)
       let logits = try model.logits(of: hidden, rows: row..<end, workspace: &workspace)
       var nll = try AlignedBuffer<Float>(count: end - row)
       var entropy = try AlignedBuffer<Float>(count: end - row)

@@ -66,7 +66,8 @@ public struct PolicyComparison: Sendable {
   /// - Throws: ``LongspanError`` as ``PerplexityEvaluation/run(_:tokens:progress:)`` does, and if a policy comes twice or
   ///   the tokens to generate are out of range.
   public func run(
-    _ model: LlamaModel, tokens: [Int32], policies: [any KVCachePolicy], progress: ProgressHandler? = nil
+    _ model: any LanguageModel, tokens: [Int32], policies: [any KVCachePolicy],
+    progress: ProgressHandler? = nil
   ) throws(LongspanError) -> [PolicyMeasurement] {
     try policies.requireDifferent()
     guard generated >= 1, generated <= Self.mostGenerated else {
@@ -128,10 +129,10 @@ public struct PolicyComparison: Sendable {
   }
 
   private func generator(
-    _ model: LlamaModel, _ policy: any KVCachePolicy, _ prompt: Int
+    _ model: any LanguageModel, _ policy: any KVCachePolicy, _ prompt: Int
   ) throws(LongspanError) -> Generator {
     let capacity = prompt + generated
-    var generator = try Generator(
+    let generator = try Generator(
       model, sampling: .greedy, seed: 0, policy: policy, cacheType: cacheType, capacity: capacity,
       ignoringEnd: true)
     try generator.requireMemory(forReading: capacity)

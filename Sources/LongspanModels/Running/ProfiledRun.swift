@@ -11,7 +11,7 @@ public struct ProfiledRun: Sendable {
   /// Reading the prompt and drawing the first token ("prefill"); if tokens are generated, running each through the model
   /// and drawing the next ("decode").
   public let phases: [KernelRecording.Phase]
-  /// The calls of both phases; their tags are those of ``LlamaModel/hiddenStates(of:cache:workspace:)``.
+  /// The calls of both phases; their tags are those of ``ModelSequence/read(_:workspace:)``.
   public let recording: KernelRecording
 
   /// More kernel calls than a layer makes, and than embedding and output make together.
@@ -30,7 +30,7 @@ public struct ProfiledRun: Sendable {
   ///   - progress: called after each chunk and each generated token.
   /// - Throws: ``LongspanError``, also if the model's context is being recorded already.
   public init(
-    of model: LlamaModel, prompt: [Int32], generating generated: Int, chunk: Int = 512,
+    of model: any LanguageModel, prompt: [Int32], generating generated: Int, chunk: Int = 512,
     policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32,
     progress: ProgressHandler? = nil
   ) throws(LongspanError) {
@@ -41,7 +41,7 @@ public struct ProfiledRun: Sendable {
     }
     let chunks = (prompt.count - 1) / chunk + 1
     let (steps, overflow) = chunks.addingReportingOverflow(generated)
-    let perStep = (model.configuration.layers + 1) * Self.mostCallsPerLayer
+    let perStep = (model.layerCount + 1) * Self.mostCallsPerLayer
     let (capacity, overflowCapacity) = steps.multipliedReportingOverflow(by: perStep)
     let (tokens, overflowTokens) = prompt.count.addingReportingOverflow(generated)
     guard !overflow, !overflowCapacity, !overflowTokens else {

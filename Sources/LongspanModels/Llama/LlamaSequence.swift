@@ -1,0 +1,53 @@
+import Longspan
+import LongspanKernels
+
+/// A text that a Llama-type model is reading, with its keys and values.
+public final class LlamaSequence: ModelSequence {
+  public let model: LlamaModel
+  public private(set) var cache: KVCache
+
+  init(_ model: LlamaModel, _ cache: consuming KVCache) {
+    self.model = model
+    self.cache = cache
+  }
+
+  public var count: Int { cache.count }
+  public var byteCount: Int { cache.byteCount }
+  public var slots: Int { cache.mostSlots }
+  public var policyName: String { cache.policy.description }
+
+  public func begin(expecting tokens: Int?) { cache.removeAll() }
+
+  public func stepLength(limit: Int) -> Int { cache.stepLength(limit: limit) }
+
+  public func requireMemory(forReading tokens: Int) throws(LongspanError) {
+    try cache.requireMemory(forReading: tokens)
+  }
+
+  public func read(
+    _ tokens: [Int32], workspace: inout Workspace
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    try model.hiddenStates(of: tokens, cache: &cache, workspace: &workspace)
+  }
+
+  public func readPrompt(
+    _ tokens: [Int32], chunk: Int, workspace: inout Workspace, progress: ProgressHandler?
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    try model.prefill(tokens, into: &cache, chunk: chunk, workspace: &workspace, progress: progress)
+  }
+}
+
+extension LlamaModel: LanguageModel {
+  public var architecture: String { "llama" }
+  public var layerCount: Int { configuration.layers }
+  public var hiddenSize: Int { configuration.hidden }
+  public var trainedContext: Int { configuration.trainedContext }
+
+  public func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence {
+    LlamaSequence(
+      self,
+      try makeCache(
+        policy: options.policy, elementType: options.cacheType,
+        capacity: options.policy.slots(afterReading: options.capacity, layer: 0)))
+  }
+}
