@@ -1,8 +1,8 @@
 """State-space layers: the scans of Mamba and Mamba-2, their one-token updates, and the causal convolution before them.
 
 A case's heads are H heads of P channels that share a decay (Mamba-2), or E heads of one channel (Mamba, convolution).
-Operands: u [B, T, H, P]; of a scan or an update dt [B, T, H], before its softplus, a [E, N] or [H], b and c [B, T, G, N],
-d [H], of an update also state [B, H, P, N]; of a convolution w [E, W].
+Operands: u [B, T, H, P]; of a scan or an update dt [B, T, H], before its softplus, a [E, N] or [H], b and c
+[B, T, G, N], d [H], of an update also state [B, H, P, N]; of a convolution w [E, W].
 """
 
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class StateCase(Case):
         return 1
 
     def operands(self) -> dict[str, Operand]:
-        """Inputs normally distributed, exact in the case's dtype; steps and decays as Mamba's initialization has them."""
+        """Normally distributed inputs, exact in the case's dtype; steps and decays as Mamba's initialization has them."""
         generator = np.random.default_rng(3)
 
         def normal(*shape: int) -> NDArray[np.float32]:

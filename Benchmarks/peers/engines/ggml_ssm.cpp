@@ -5,7 +5,7 @@
 //   scan           ggml_ssm_scan; the new state lies behind the output
 //   scan-copied    one token: and is copied back to where it was read, as llama.cpp does
 //   scan-in-place  one token: the state is read from where the new one is written
-//   conv           ggml_ssm_conv, then ggml_silu over its result; channel-major input with W - 1 zeros before each channel
+//   conv           ggml_ssm_conv, then ggml_silu over its result; channel-major input, W - 1 zeros before each channel
 #include "ggml_engine.h"
 #include <cstring>
 #include <ggml-cpu.h>
@@ -108,13 +108,14 @@ const char *build_conv(StateRow &row)
     ggml_tensor *padded = ggml_new_tensor_3d(row.context, GGML_TYPE_F32, length, channels, 1);
     size_t bytes = static_cast<size_t>(c.tokens * channels) * sizeof(float);
     auto *file = static_cast<const float *>(serve_map(&c, "u", bytes));
-    if (!file || !load(row, "w", weights)) return "no operand files";
+    if (!file) return "no operand files";
     for (int64_t t = 0; t < c.tokens; t++) {
         for (int64_t e = 0; e < channels; e++) {
             static_cast<float *>(padded->data)[e * length + c.state + t] = file[t * channels + e];
         }
     }
     serve_unmap(file, bytes);
+    if (!load(row, "w", weights)) return "no operand files";
     row.result = ggml_silu_inplace(row.context, ggml_ssm_conv(row.context, padded, weights));
     row.nodes = {row.result};
     return nullptr;

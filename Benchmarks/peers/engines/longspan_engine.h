@@ -1,4 +1,4 @@
-/* longspan_engine.h: what our rows of attention (longspan_engine.c) and of state-space layers (longspan_ssm.c) share. */
+/* longspan_engine.h: what rows of attention (longspan_engine.c) and of state-space layers (longspan_ssm.c) share. */
 #ifndef LONGSPAN_ENGINE_H
 #define LONGSPAN_ENGINE_H
 

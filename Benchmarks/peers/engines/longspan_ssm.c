@@ -1,7 +1,7 @@
 /* longspan_ssm.c: this library's state-space layers, served to run.py.
  *
- * Scans start from a state of zeros and give the final one; updates have theirs in place. dt gets its softplus and there
- * is the skip D * u, but neither a bias nor a gate. Outputs have the case's dtype.
+ * Scans start from a state of zeros and give the final one; updates have theirs in place. dt gets its softplus and
+ * there is the skip D * u, but neither a bias nor a gate. Outputs have the case's dtype.
  */
 #include "longspan_engine.h"
 #include <math.h>

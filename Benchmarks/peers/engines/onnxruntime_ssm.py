@@ -1,9 +1,9 @@
 """onnxruntime's state-space operators, f32. It has none for Mamba's scan.
 
 Variants:
-  ssd-scan, ssd-update       LinearAttention with the gated rule, which is Mamba-2's recurrence: queries are C, keys B, values
-                             dt * x and decays dt * A. The softplus, those products and D * x are nodes of the graph
-  conv-first, conv-last      CausalConvWithState with its silu, on [1, E, L] and on [1, L, E]
+  ssd-scan, ssd-update     LinearAttention with the gated rule, which is Mamba-2's recurrence: queries are C, keys B,
+                           values dt * x and decays dt * A. The softplus, those products and D * x are nodes of the graph
+  conv-first, conv-last    CausalConvWithState with its silu, on [1, E, L] and on [1, L, E]
 """
 
 from collections.abc import Callable

@@ -117,8 +117,8 @@ static const char *prepare(const serve_engine *engine, slot *s, const char *line
 {
     serve_case *c = &s->c;
     int fields = sscanf(
-        line, "prepare %*d %31s %7s %ld %ld %ld %ld %ld %ld %ld %ld %ld %ld %ld %511s", c->variant, c->dtype, &c->query_heads,
-        &c->kv_heads, &c->head_dim, &c->tokens, &c->keys, &c->window, &c->copies, &c->entries,
+        line, "prepare %*d %31s %7s %ld %ld %ld %ld %ld %ld %ld %ld %ld %ld %ld %511s", c->variant, c->dtype,
+        &c->query_heads, &c->kv_heads, &c->head_dim, &c->tokens, &c->keys, &c->window, &c->copies, &c->entries,
         &c->block, &c->sequences, &c->state, c->folder);
     if (fields != 14 || c->copies < 1) return "prepare: not understood";
     s->next = 0;

@@ -14,9 +14,9 @@
  * Where ENTRIES is not 0, calls rotate over COPIES selections of keys instead, and there is one copy of the operands:
  * FOLDER also holds lists [COPIES, Hk, ENTRIES] in int32. An entry e stands for tokens e*BLOCK .. e*BLOCK+BLOCK-1.
  *
- * STATE is not 0 in state-space cases, and there it counts the values that a channel carries from token to token: N of a
- * scan, W - 1 of a convolution. They have B sequences of T tokens, HQ heads of D channels (E heads of one channel, where
- * there are no heads) and HK groups; ssm_cases.py says what FOLDER holds. Outputs are [B, T, HQ, D].
+ * STATE is not 0 in state-space cases, and there it counts the values that a channel carries from token to token: N of
+ * a scan, W - 1 of a convolution. They have B sequences of T tokens, HQ heads of D channels (E heads of one channel,
+ * where there are no heads) and HK groups; ssm_cases.py says what FOLDER holds. Outputs are [B, T, HQ, D].
  */
 #ifndef SERVE_H
 #define SERVE_H
