@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 DType = Literal["f32", "f16", "bf16"]
 Operand = NDArray[np.float32] | NDArray[np.int32]
-Kind = Literal["decode", "prefill", "sparse"]
+Kind = Literal["decode", "prefill", "sparse", "selective-scan", "selective-update", "ssd-scan", "ssd-update", "conv"]
 
 BYTES: dict[str, int] = {"f32": 4, "f16": 2, "bf16": 2}
 # A wrong mask or layout is off by about 1; how far a peer's own roundings go is a column of the table.
@@ -17,13 +17,13 @@ TOLERANCE: dict[str, float] = {"f32": 1e-3, "f16": 0.1, "bf16": 0.1}
 
 @dataclass(frozen=True)
 class Call:
-    """One way to ask one library for attention."""
+    """One way to ask one library for what a case is about."""
 
     engine: str
     variant: str
     dtype: DType
     text: str
-    # an attention operator of the library, not a composition of products and a softmax or a reshaped problem
+    # an operator of the library for it, not a composition of simpler ones or a reshaped problem
     dedicated: bool
 
     @property
@@ -42,6 +42,9 @@ class Case:
     dtype: DType
     window: int = 0
     cold: bool = True
+    # of state-space cases: sequences of a call, and values that a channel carries from token to token
+    sequences: int = 1
+    state: int = 0
 
     @property
     def name(self) -> str:
@@ -66,6 +69,11 @@ class Case:
     @property
     def flops(self) -> int:
         return 4 * self.visible_pairs * self.head_dim * self.query_heads
+
+    @property
+    def peer_seconds(self) -> float:
+        """About what a call of a peer takes."""
+        return self.flops / 1e11
 
     def rate(self, nanoseconds: float) -> tuple[float, str]:
         """What a call of that time reaches: key and value bytes of the case's dtype, or FLOPs."""
@@ -96,8 +104,16 @@ class Case:
         }
 
     def truth(self, operands: dict[str, Operand]) -> NDArray[np.float64] | None:
-        """What the outputs of a row's first calls are compared with, [calls, Hq * D]; None: our first output."""
+        """What the outputs of a row's first calls are compared with, [calls, elements]; None: our first output."""
         return None
+
+    @property
+    def output_elements(self) -> int:
+        return self.sequences * self.tokens * self.query_heads * self.head_dim
+
+    def compared(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The part of an output that is compared, as `truth` has it."""
+        return output
 
     @property
     def ours(self) -> Call:

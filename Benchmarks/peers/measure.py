@@ -78,7 +78,7 @@ class CaseResult:
         return min(composed, key=lambda p: p.median, default=None)
 
     def best_dedicated(self, engine: str = "", variant: str = "") -> Result | None:
-        """The fastest attention operator of a library or of all, or the fastest that is called in one way."""
+        """The fastest operator of a library or of all, or the fastest that is called in one way."""
         operators = (
             p
             for p in self.peers
@@ -103,17 +103,18 @@ def operand_folder(case: Case) -> Iterator[tuple[Path, NDArray[np.float64] | Non
         shutil.rmtree(folder)
 
 
-def read_output(engine: Engine, row: int, folder: Path) -> NDArray[np.float64]:
-    """The output of a row's last call, [elements]."""
+def read_output(engine: Engine, row: int, case: Case, folder: Path) -> NDArray[np.float64]:
+    """What is compared of the output of a row's last call."""
     path = folder / "output"
     engine.ask(f"output {row} {path}")
-    return np.fromfile(path, dtype=np.float32).astype(np.float64)
+    values = np.fromfile(path, dtype=np.float32)
+    if values.size != case.output_elements:
+        raise EngineError(f"the output has {values.size} elements instead of {case.output_elements}")
+    return case.compared(values).astype(np.float64)
 
 
 def difference(values: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
     """Root mean square of the difference over that of the truth."""
-    if values.size != truth.size:
-        raise EngineError(f"the output has {values.size} elements instead of {truth.size}")
     error = float(np.sqrt(np.mean(np.square(values - truth)) / np.mean(np.square(truth))))
     return error if np.isfinite(error) else float("inf")
 
@@ -161,13 +162,13 @@ class CaseTimer:
             try:
                 engine.prepare(row, result.call, self.case, self.copies, folder)
                 first = engine.run(row, 1)[0]
-                output = read_output(engine, row, folder)
+                output = read_output(engine, row, self.case, folder)
                 if truth is None:
                     truth = output[None]
                 errors = [difference(output, truth[0])]
                 for expected in truth[1:]:
                     engine.run(row, 1)
-                    errors.append(difference(read_output(engine, row, folder), expected))
+                    errors.append(difference(read_output(engine, row, self.case, folder), expected))
                 result.error = max(errors)
                 if first > SLOWEST_REPEATED:
                     result.samples.append(first)

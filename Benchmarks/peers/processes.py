@@ -103,7 +103,8 @@ class Engine:
         entries, block = case.list_shape
         self.ask(
             f"prepare {row} {call.variant} {call.dtype} {case.query_heads} {case.kv_heads} {case.head_dim} "
-            f"{case.tokens} {case.keys} {case.window} {copies} {entries} {block} {folder}"
+            f"{case.tokens} {case.keys} {case.window} {copies} {entries} {block} {case.sequences} {case.state} "
+            f"{folder}"
         )
         self.rows.add(row)
 

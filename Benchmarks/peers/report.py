@@ -18,8 +18,8 @@ OPERATORS = (
     ("ggml, its cache layout", "ggml", "flash-cache"),
 )
 LEGEND = (
-    "* fastest peer of any kind   + fastest attention operator of its library   ratio: peer over longspan\n"
-    "error: root mean square of the difference from longspan, or in sparse cases from float64, relative\n"
+    "* fastest peer of any kind   + fastest operator of its library   ratio: peer over longspan\n"
+    "error: root mean square of the difference from longspan, or but for dense attention from float64, relative\n"
     "!: more than the tolerance, row not counted"
 )
 Json = dict[str, object]
@@ -151,7 +151,7 @@ def peer_cells(peer: Result | None, ours: Result) -> list[str]:
     return [peer.call.name, times_cell(peer), ratios]
 
 
-def sparse_summary(results: Sequence[CaseResult]) -> str:
+def pairs_summary(results: Sequence[CaseResult]) -> str:
     """A Markdown table: a line for each case, the fastest composition and the fastest operator; least and median."""
     headings = ("case", "longspan ms", "fastest composition", "ms", "ratio", "fastest operator", "ms", "ratio")
     rules = ("---", "---:", "---", "---:", "---:", "---", "---:", "---:")

@@ -1,4 +1,4 @@
-"""Times attention of this library beside that of PyTorch, onnxruntime, OpenVINO and ggml, in turns."""
+"""Times attention and state-space layers of this library beside PyTorch, onnxruntime, OpenVINO and ggml, in turns."""
 
 import argparse
 import json
@@ -20,10 +20,11 @@ from report import (
     environment,
     json_document,
     last_level_bytes,
-    sparse_summary,
+    pairs_summary,
     summary,
 )
 from sparse_cases import sparse_cases
+from ssm_cases import ssm_cases
 
 
 class Progress:
@@ -35,8 +36,8 @@ class Progress:
 
     @staticmethod
     def weight(case: Case, seconds: float) -> float:
-        # peers reach about 100 GFLOP/s and make at least four calls
-        return sum(max(seconds, 4 * case.flops / 1e11) + 1 for _ in range(1 + len(case.peers())))
+        # peers make at least four calls
+        return sum(max(seconds, 4 * case.peer_seconds) + 1 for _ in range(1 + len(case.peers())))
 
     def show(self, index: int, text: str, part_of_case: float) -> None:
         if not sys.stderr.isatty():
@@ -93,7 +94,11 @@ def measure(team: Team, cases: list[Case], options: argparse.Namespace) -> list[
 
 def main() -> int:
     options = arguments()
-    everything = [*all_cases(last_level_bytes(), options.quick), *sparse_cases(last_level_bytes(), options.quick)]
+    everything = [
+        *all_cases(last_level_bytes(), options.quick),
+        *sparse_cases(last_level_bytes(), options.quick),
+        *ssm_cases(options.quick),
+    ]
     cases = [c for c in everything if options.filter.search(c.name)]
     if options.list:
         for case in cases:
@@ -104,8 +109,10 @@ def main() -> int:
         return 1
     try:
         with Team(options.threads, PROGRAMS / "logs") as team:
+            wanted = {call.engine for case in cases for call in (case.ours, *case.peers())}
             for name in ENGINES:
-                team[name].start()
+                if name in wanted:
+                    team[name].start()
             facts = environment(team, options.threads)
             print(describe(facts), LEGEND, sep="\n\n", end="\n\n", flush=True)
             results = measure(team, cases, options)
@@ -114,9 +121,9 @@ def main() -> int:
     except (EngineError, OSError) as error:
         print(f"run.py: {error}; has setup.sh been run?", file=sys.stderr)
         return 1
-    sparse = [r for r in results if r.case.kind == "sparse"]
-    dense = [r for r in results if r.case.kind != "sparse"]
-    print(*([summary(dense)] if dense else []), *([sparse_summary(sparse)] if sparse else []), sep="\n\n")
+    dense = [r for r in results if r.case.kind in ("decode", "prefill")]
+    others = [r for r in results if r.case.kind not in ("decode", "prefill")]
+    print(*([summary(dense)] if dense else []), *([pairs_summary(others)] if others else []), sep="\n\n")
     print(f"\nload average {facts['load_average']} before, {facts['load_average_after']} after")
     print(f"other programs took up to {max(r.disturbance for r in results):.2f} cores")
     print(f"switches to a library while another was still busy: {facts['busy_switches']}")

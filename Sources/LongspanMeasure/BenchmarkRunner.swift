@@ -121,7 +121,7 @@ public struct BenchmarkRunner: Sendable {
     team.bound(
       bytes: cost.bytes, flops: cost.flops, exponentials: cost.exponentials, nanoseconds: nanoseconds,
       level: level(of: cost.bytes, cache: c.cache, threads: team.threads, topology: topology),
-      usesBF16: c.kernel.isAttention && c.elementType == .bf16)
+      usesBF16: c.kernel.isAttention && c.elementType == .bf16, addsArithmetic: c.kernel.addsArithmetic)
   }
 
   /// Where a working set lives.
@@ -145,9 +145,10 @@ extension MachineCeilings.Team {
   /// - Parameters:
   ///   - level: where the call's operands are.
   ///   - usesBF16: whether it may use bf16 dot products, where the CPU has them.
+  ///   - addsArithmetic: whether exponentials and other FLOPs, each about as costly, take their time one after the other.
   func bound(
     bytes: Int, flops: Int, exponentials: Int, nanoseconds: Double, level: MachineCeilings.Ceiling,
-    usesBF16: Bool
+    usesBF16: Bool, addsArithmetic: Bool
   ) -> MachineCeilings.Bound {
     let candidates: [(MachineCeilings.Ceiling, Int)] = [
       (level, bytes), (usesBF16 && fmaBF16 != nil ? .fmaBF16 : .fmaF32, flops), (.exp, exponentials),
@@ -160,11 +161,27 @@ extension MachineCeilings.Team {
         bound = MachineCeilings.Bound(ceiling: ceiling, rate: rate, fraction: fraction)
       }
     }
+    if addsArithmetic, exp.best > 0, fmaF32.best > 0 {
+      let seconds = Double(exponentials) / exp.best + Double(flops - exponentials) / fmaF32.best
+      let fraction = seconds / nanoseconds * 1e9
+      if fraction > bound.fraction {
+        bound = MachineCeilings.Bound(
+          ceiling: .expFMA, rate: Double(exponentials) / seconds, fraction: fraction)
+      }
+    }
     return bound
   }
 }
 
 extension BenchmarkKernel {
+  /// Whether its exponentials and its other FLOPs are of about equal cost, so that their times add up.
+  var addsArithmetic: Bool {
+    switch self {
+    case .selectiveScan, .selectiveUpdate: true
+    default: false
+    }
+  }
+
   /// Whether bf16 inputs let it use the CPU's bf16 dot products.
   var isAttention: Bool {
     switch self {

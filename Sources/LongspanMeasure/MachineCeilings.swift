@@ -66,6 +66,7 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
       case .fmaF32: fmaF32
       case .fmaBF16: fmaBF16
       case .exp: exp
+      case .expFMA: nil
       }
     }
   }
@@ -78,6 +79,8 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
     case fmaF32 = "fma_f32"
     case fmaBF16 = "fma_bf16"
     case exp
+    /// Exponentials and multiply-adds one after the other, on the pipes that they share.
+    case expFMA = "exp_fma"
   }
 
   /// What bounds a call: the ceiling of which it reaches the largest part.

@@ -103,7 +103,8 @@ public struct ProfileReport: Sendable, Codable, Equatable {
         bytes: call.bytes, flops: call.flops, exponentials: call.exponentials,
         nanoseconds: Double(max(call.nanoseconds, 1)),
         level: BenchmarkRunner.level(of: call.bytes, cache: state, threads: team.threads, topology: topology),
-        usesBF16: call.kernel.isAttention && call.elementType == .bf16)
+        usesBF16: call.kernel.isAttention && call.elementType == .bf16,
+        addsArithmetic: [.selectiveScan, .selectiveUpdate].contains(call.kernel))
     }
   }
 }

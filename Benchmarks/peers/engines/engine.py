@@ -26,6 +26,8 @@ class Case:
     copies: int
     entries: int  # of a list; 0 where every key is seen
     block: int  # tokens of an entry
+    sequences: int
+    state: int  # values that a channel carries from token to token; 0 in attention
     folder: Path
 
     @property
@@ -45,13 +47,16 @@ class Case:
         """[copies, Hk, entries]: what each call sees of one copy of the operands, entry e standing for a block."""
         return np.fromfile(self.folder / "lists", dtype=np.int32).reshape(self.copies, self.kv_heads, self.entries)
 
+    def operand(self, name: str, *shape: int) -> Floats:
+        return self._read(name, shape)
+
     def _read(self, name: str, shape: tuple[int, ...]) -> Floats:
         return np.fromfile(self.folder / name, dtype=np.float32).reshape(shape)
 
 
 @dataclass
 class Row:
-    """A call for each copy of the operands or each selection, and the output [T, Hq, D] of what a call returned."""
+    """A call for each copy of the operands or each selection, and the output [B * T, Hq, D] of what a call returned."""
 
     calls: list[Callable[[], object]]
     output: Callable[[object], Floats]

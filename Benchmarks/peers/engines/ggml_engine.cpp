@@ -5,7 +5,7 @@
 //   flash-cache    the same on keys and values that lie token-major, as llama.cpp's cache has them
 //   matmul         mul_mat, soft_max_ext, mul_mat, as llama.cpp without flash attention; V lies transposed
 //   matmul-folded  the same with the query heads of a key/value head as rows of one head
-// and those of ggml_sparse.cpp.
+// and those of ggml_sparse.cpp and ggml_ssm.cpp.
 #include "ggml_engine.h"
 #include <cmath>
 #include <cstdio>
@@ -228,7 +228,9 @@ const char *prepare(const serve_case *c, void **memory)
 {
     std::unique_ptr<Served> served;
     const char *failure;
-    if (c->entries) {
+    if (c->state) {
+        failure = prepare_ssm(*c, served);
+    } else if (c->entries) {
         failure = prepare_sparse(*c, served);
     } else {
         auto row = std::make_unique<Row>(*c);

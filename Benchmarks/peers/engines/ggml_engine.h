@@ -1,4 +1,5 @@
-// ggml_engine.h: what ggml's dense rows (ggml_engine.cpp) and its sparse ones (ggml_sparse.cpp) share.
+// ggml_engine.h: what ggml's rows of dense attention (ggml_engine.cpp), of sparse attention (ggml_sparse.cpp) and of
+// state-space layers (ggml_ssm.cpp) share.
 #ifndef GGML_ENGINE_H
 #define GGML_ENGINE_H
 
@@ -38,5 +39,6 @@ bool parse_type(const char *name, ggml_type &type);
 void convert(const float *from, char *to, int64_t count, ggml_type type);
 
 const char *prepare_sparse(const serve_case &c, std::unique_ptr<Served> &served);
+const char *prepare_ssm(const serve_case &c, std::unique_ptr<Served> &served);
 
 #endif

@@ -1,6 +1,5 @@
-/* longspan_engine.c: this library's attention, served to run.py. */
-#include "serve.h"
-#include <longspan/longspan.h>
+/* longspan_engine.c: this library, served to run.py: its attention here, its state-space layers in longspan_ssm.c. */
+#include "longspan_engine.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 typedef enum row_kind { prefill, decode, sparse } row_kind;
 
 typedef struct row {
+    served base;
     row_kind kind;
     lspan_attention attention;
     lspan_sparse_attention sparse;
@@ -24,7 +24,7 @@ typedef struct row {
     size_t workspace_bytes;
 } row;
 
-static lspan_context *context;
+lspan_context *context;
 
 static const char *about(void)
 {
@@ -34,7 +34,7 @@ static const char *about(void)
     return text;
 }
 
-static int parse_dtype(const char *name, lspan_dtype *dtype)
+int parse_dtype(const char *name, lspan_dtype *dtype)
 {
     static const char *names[] = {"f32", "f16", "bf16"};
     for (int i = 0; i < 3; i++) {
@@ -58,7 +58,7 @@ static int parse_kind(const char *variant, row_kind *kind)
     return 0;
 }
 
-static void convert(char *to, const float *from, size_t count, lspan_dtype dtype)
+void convert(char *to, const float *from, size_t count, lspan_dtype dtype)
 {
     if (dtype == lspan_dtype_f32) {
         memcpy(to, from, count * sizeof *from);
@@ -126,9 +126,9 @@ static lspan_status find_workspace_size(row *r)
     }
 }
 
-static void drop(void *memory)
+static void drop_row(served *base)
 {
-    row *r = memory;
+    row *r = (row *)base;
     serve_free(r->queries, r->query_stride * (size_t)r->copies);
     serve_free(r->keys, r->kv_stride * (size_t)r->copies);
     serve_free(r->values, r->kv_stride * (size_t)r->copies);
@@ -173,40 +173,65 @@ static const char *fill(row *r, const serve_case *c)
     return r->workspace ? NULL : "out of memory";
 }
 
-static const char *prepare(const serve_case *c, void **memory)
+static lspan_status call_row(served *base, long copy)
 {
-    row *r = calloc(1, sizeof *r);
-    if (!r) return "out of memory";
-    const char *failure = fill(r, c);
-    if (failure) drop(r);
-    else *memory = r;
-    return failure;
-}
-
-static const char *call(void *memory, long copy)
-{
-    row *r = memory;
-    lspan_status status;
+    row *r = (row *)base;
     if (r->kind == sparse) {
         lspan_sparse_attention s = r->sparse;
         s.indices = r->lists + copy * r->list_indptr[s.list_heads];
-        status = lspan_sparse_decode(context, &s, r->workspace, r->workspace_bytes);
-        return status == lspan_status_ok ? NULL : lspan_status_name(status);
+        return lspan_sparse_decode(context, &s, r->workspace, r->workspace_bytes);
     }
     lspan_attention a = r->attention;
     a.queries.data = r->queries + r->query_stride * (size_t)copy;
     a.keys.data = r->keys + r->kv_stride * (size_t)copy;
     a.values.data = r->values + r->kv_stride * (size_t)copy;
-    status = (r->kind == decode ? lspan_attention_decode : lspan_attention_prefill)(
+    return (r->kind == decode ? lspan_attention_decode : lspan_attention_prefill)(
         context, &a, r->workspace, r->workspace_bytes);
+}
+
+static void row_output(served *base, float *values)
+{
+    row *r = (row *)base;
+    memcpy(values, r->output, r->query_elements * sizeof *values);
+}
+
+static const char *prepare_attention(const serve_case *c, served **made)
+{
+    row *r = calloc(1, sizeof *r);
+    if (!r) return "out of memory";
+    r->base = (served){call_row, row_output, drop_row};
+    const char *failure = fill(r, c);
+    if (failure) drop_row(&r->base);
+    else *made = &r->base;
+    return failure;
+}
+
+static const char *prepare(const serve_case *c, void **memory)
+{
+    served *made = NULL;
+    const char *failure = (c->state ? prepare_ssm : prepare_attention)(c, &made);
+    *memory = made;
+    return failure;
+}
+
+static const char *call(void *memory, long copy)
+{
+    served *made = memory;
+    lspan_status status = made->call(made, copy);
     return status == lspan_status_ok ? NULL : lspan_status_name(status);
 }
 
 static const char *output(void *memory, float *values)
 {
-    row *r = memory;
-    memcpy(values, r->output, r->query_elements * sizeof *values);
+    served *made = memory;
+    made->output(made, values);
     return NULL;
+}
+
+static void drop(void *memory)
+{
+    served *made = memory;
+    made->drop(made);
 }
 
 int main(int argc, char **argv)

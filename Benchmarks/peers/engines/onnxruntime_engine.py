@@ -2,7 +2,7 @@
 
 Variant `gqa`: the contributed operator GroupQueryAttention. Its cache [1, Hk, S, D] is one buffer for past and present,
 so that nothing is copied but the new tokens; a decode call appends the last key and value again. And the variants of
-onnxruntime_sparse.py.
+onnxruntime_sparse.py and onnxruntime_ssm.py.
 """
 
 import sys
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import onnxruntime_sparse
+import onnxruntime_ssm
 from engine import Case, Floats, Row, serve
 
 THREADS = int(sys.argv[1])
@@ -74,6 +75,8 @@ def run(
 
 
 def prepare(case: Case) -> Row:
+    if case.state:
+        return onnxruntime_ssm.prepare(case, THREADS)
     if case.entries:
         return onnxruntime_sparse.prepare(case, THREADS)
     if case.variant != "gqa":

@@ -99,7 +99,7 @@ static void run(const serve_engine *engine, slot *s, long calls)
 
 static const char *write_output(const serve_engine *engine, slot *s, const char *path)
 {
-    size_t count = (size_t)(s->c.tokens * s->c.query_heads * s->c.head_dim);
+    size_t count = (size_t)(s->c.sequences * s->c.tokens * s->c.query_heads * s->c.head_dim);
     float *values = malloc(count * sizeof *values);
     if (!values) return "out of memory";
     const char *failure = engine->output(s->row, values);
@@ -117,10 +117,10 @@ static const char *prepare(const serve_engine *engine, slot *s, const char *line
 {
     serve_case *c = &s->c;
     int fields = sscanf(
-        line, "prepare %*d %31s %7s %ld %ld %ld %ld %ld %ld %ld %ld %ld %511s", c->variant, c->dtype, &c->query_heads,
-        &c->kv_heads, &c->head_dim, &c->tokens, &c->keys, &c->window, &c->copies, &c->entries,
-        &c->block, c->folder);
-    if (fields != 12 || c->copies < 1) return "prepare: not understood";
+        line, "prepare %*d %31s %7s %ld %ld %ld %ld %ld %ld %ld %ld %ld %ld %ld %511s", c->variant, c->dtype,
+        &c->query_heads, &c->kv_heads, &c->head_dim, &c->tokens, &c->keys, &c->window, &c->copies, &c->entries,
+        &c->block, &c->sequences, &c->state, c->folder);
+    if (fields != 14 || c->copies < 1) return "prepare: not understood";
     s->next = 0;
     return engine->prepare(c, &s->row);
 }

@@ -2,17 +2,21 @@
  *
  * A line is a command, and each gets one line back:
  *
- *     about                                                                      ok TEXT
- *     prepare ID VARIANT DTYPE HQ HK D T S WINDOW COPIES ENTRIES BLOCK FOLDER    ok
- *     run ID CALLS                                                               ns NANOSECONDS...
- *     output ID FILE                                                             ok
- *     drop ID                                                                    ok
+ *     about                                                                              ok TEXT
+ *     prepare ID VARIANT DTYPE HQ HK D T S WINDOW COPIES ENTRIES BLOCK B STATE FOLDER    ok
+ *     run ID CALLS                                                                       ns NANOSECONDS...
+ *     output ID FILE                                                                     ok
+ *     drop ID                                                                            ok
  *
  * or `error TEXT`. FOLDER holds q [T, Hq, D], k and v [Hk, S, D] in f32, every value exact in the case's dtype, and
  * FILE receives the last call's output [T, Hq, D] in f32. Calls rotate over COPIES of the operands.
  *
  * Where ENTRIES is not 0, calls rotate over COPIES selections of keys instead, and there is one copy of the operands:
  * FOLDER also holds lists [COPIES, Hk, ENTRIES] in int32. An entry e stands for tokens e*BLOCK .. e*BLOCK+BLOCK-1.
+ *
+ * STATE is not 0 in state-space cases, and there it counts the values that a channel carries from token to token: N of
+ * a scan, W - 1 of a convolution. They have B sequences of T tokens, HQ heads of D channels (E heads of one channel,
+ * where there are no heads) and HK groups; ssm_cases.py says what FOLDER holds. Outputs are [B, T, HQ, D].
  */
 #ifndef SERVE_H
 #define SERVE_H
@@ -33,6 +37,8 @@ typedef struct serve_case {
     long copies;
     long entries; /* of a list; 0 where every key is seen */
     long block;   /* tokens of an entry */
+    long sequences;
+    long state; /* 0 in attention */
     char folder[512];
 } serve_case;
 

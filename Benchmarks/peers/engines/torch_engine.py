@@ -7,7 +7,7 @@ Variants; operands are [1, H, tokens, D] and contiguous, as PyTorch wants them:
   matmul-folded   one token: matmul, softmax, matmul on the same
   sdpa-masked     a window: a boolean mask
   flex            a window: flex_attention, compiled
-and those of torch_sparse.py.
+and those of torch_sparse.py and torch_ssm.py.
 """
 
 import sys
@@ -21,6 +21,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 import torch_sparse
+import torch_ssm
 from engine import Case, Floats, Row, serve
 from torch_sparse import DTYPES
 
@@ -67,6 +68,8 @@ def flex(case: Case, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
 
 
 def prepare(case: Case) -> Row:
+    if case.state:
+        return torch_ssm.prepare(case)
     if case.entries:
         return torch_sparse.prepare(case)
     dtype = DTYPES[case.dtype]
