@@ -149,6 +149,29 @@ import Testing
     #expect(message.contains(part) || message.contains("merge"), "\(message)")
   }
 
+  /// Whatever bytes of a folder's JSON change, reading it either works or throws.
+  @Test func damagedJSONDoesNotTrap() throws {
+    var generator = Xoshiro256StarStar(seed: 2)
+    func damaged(_ file: String) throws -> [UInt8] {
+      var bytes = try TestFiles.bytes(URL(filePath: MambaFixtures.folder("mamba2") + "/" + file))
+      for _ in 0...generator.next() % 3 {
+        bytes[Int(generator.next() % UInt64(bytes.count))] = UInt8(truncatingIfNeeded: generator.next())
+      }
+      return bytes
+    }
+    for _ in 0..<600 {
+      let configuration = try damaged("config.json")
+      _ = try? JSONFile.decode(HuggingFaceConfiguration.self, configuration.span.bytes, fileName: "")
+        .mamba(fileName: "")
+      let tokenizer = try damaged("tokenizer.json")
+      let file = try? JSONFile.decode(HuggingFaceTokenizer.self, tokenizer.span.bytes, fileName: "")
+      _ = try? file?.rule(fileName: "")
+      if let file, let vocabulary = try? file.vocabulary(fileName: "") {
+        _ = try? BPETokenizer.merges(file.merges, of: vocabulary, key: "", fileName: "")
+      }
+    }
+  }
+
   @Test func limitsMayBeInfinite() throws {
     for infinity in ["{\"__float__\": \"Infinity\"}", "Infinity"] {
       let json = """
