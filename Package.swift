@@ -45,7 +45,10 @@ let package = Package(
       name: "LongspanKernels", dependencies: ["CKernels"], swiftSettings: lifetimes,
       linkerSettings: kernelLinkage, plugins: system ? [] : ["BuildKernels"]),
     .target(name: "Longspan", dependencies: ["LongspanKernels"], swiftSettings: lifetimes),
-    .target(name: "LongspanModels", dependencies: ["Longspan", "LongspanKernels"], swiftSettings: lifetimes),
+    .target(
+      name: "LongspanModels", dependencies: ["Longspan", "LongspanKernels"],
+      resources: [.copy("Resources/longspan-mamba.gguf"), .copy("Resources/longspan-mamba2.gguf")],
+      swiftSettings: lifetimes),
     .target(name: "LongspanMeasure", dependencies: ["LongspanKernels"], swiftSettings: lifetimes),
     .executableTarget(
       name: "LongspanCLI",

@@ -136,6 +136,15 @@ public struct BenchmarkCost: Sendable, Equatable {
       bytes = elements * (e + 4) + 4 * d("E")
       flops = 4 * elements
       exponentials = 2 * elements
+    case .selectiveScan, .selectiveUpdate:
+      // the scan is of one sequence, an update of one token each
+      let rows = kernel == .selectiveScan ? d("L") : d("B")
+      let states = d("E") * d("N")
+      elements = rows * d("E")
+      bytes = elements * (3 * e + 4) + 2 * rows * d("N") * e + 4 * states + 8 * d("E")
+      bytes += 8 * states * (kernel == .selectiveScan ? 1 : d("B"))
+      flops = elements * (7 * d("N") + 11)
+      exponentials = elements * (d("N") + 3)
     case .linear(let weights):
       elements = d("R") * d("M")
       bytes = d("M") * d("K") * Self.bytesPerElement(weights) + 4 * d("R") * (d("M") + d("K"))

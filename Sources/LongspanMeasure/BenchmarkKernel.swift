@@ -31,6 +31,10 @@ public enum BenchmarkKernel: Sendable, Hashable {
   case gatedRMSNorm
   /// Time steps of state-space layers: bias and softplus.
   case dtSteps
+  /// Mamba's scan of one sequence with bias, softplus, D and gate.
+  case selectiveScan
+  /// Its update by one token a sequence.
+  case selectiveUpdate
   case linear(WeightType)
 
   /// Its name in tables and filters.
@@ -60,6 +64,8 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .causalConv: "causal_conv"
     case .gatedRMSNorm: "gated_rms_norm"
     case .dtSteps: "dt_steps"
+    case .selectiveScan: "selective_scan"
+    case .selectiveUpdate: "selective_update"
     case .linear(let type): "linear_\(type)"
     }
   }
@@ -86,6 +92,8 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .causalConv: [("L", 1), ("E", 1), ("W", 2)]
     case .gatedRMSNorm: [("R", 1), ("C", 1), ("G", 1)]
     case .dtSteps: [("L", 1), ("E", 1)]
+    case .selectiveScan: [("L", 1), ("E", 1), ("N", 1)]
+    case .selectiveUpdate: [("B", 1), ("E", 1), ("N", 1)]
     case .linear: [("R", 1), ("M", 1), ("K", 1)]
     }
   }

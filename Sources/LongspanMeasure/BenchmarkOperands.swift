@@ -27,6 +27,7 @@ struct BenchmarkOperands: ~Copyable {
     let indices: Slots<Int32>
     let weights: [WeightMatrix]
     let vector: [Float]
+    let bias: [Float]
     let rotary: RotaryTable
     /// Of each copy, or of all.
     let lists: [SlotLists]
@@ -56,7 +57,9 @@ struct BenchmarkOperands: ~Copyable {
           try WeightMatrix.copies(1, c.elementType.weightType, rows: s["V"], columns: s["C"], context)
         default: []
         }
-      vector = [Float](repeating: 1, count: c.kernel.isNorm ? s["C"] : c.kernel == .dtSteps ? s["E"] : 0)
+      vector = Self.vector(c.kernel, s)
+      let isSelective = c.kernel == .selectiveScan || c.kernel == .selectiveUpdate
+      bias = [Float](repeating: -1, count: isSelective ? s["E"] : 0)
       lists = Self.lists(c.kernel, s, copies: copies)
       windows =
         c.kernel == .lagPrefill
@@ -69,6 +72,14 @@ struct BenchmarkOperands: ~Copyable {
       self.moreFloats = moreFloats
       self.indices = indices
       self.rotary = rotary
+    }
+
+    /// Weights and biases of ones, or decays of -1.
+    private static func vector(_ kernel: BenchmarkKernel, _ s: Shape) -> [Float] {
+      switch kernel {
+      case .selectiveScan, .selectiveUpdate: [Float](repeating: -1, count: s["E"] * s["N"])
+      default: [Float](repeating: 1, count: kernel.isNorm ? s["C"] : kernel == .dtSteps ? s["E"] : 0)
+      }
     }
 
     private static func lists(_ kernel: BenchmarkKernel, _ s: Shape, copies: Int) -> [SlotLists] {
@@ -200,6 +211,9 @@ struct BenchmarkOperands: ~Copyable {
     case .causalConv, .gatedRMSNorm, .dtSteps:
       var state = try moreOutput.mutableSpan(of: moreRange)
       try stateSpaceLayer(kernel, s, type, context, slot, inputs, &out, &state)
+    case .selectiveScan, .selectiveUpdate:
+      var state = try moreOutput.mutableSpan(of: moreRange)
+      try selectiveScan(kernel, s, type, context, slot, inputs, &out, &state, &workspace)
     case .linear:
       let layout = TensorLayout(tokens: s["R"], columns: s["K"])
       try context.linear(
@@ -287,6 +301,15 @@ struct InputSizes {
     case .dtSteps:
       first = s["L"] * s["E"]
       output = first
+    case .selectiveScan, .selectiveUpdate:
+      // u and z, dt, B and C, D; one of L and B is not in the shape
+      let rows = s["L"] + s["B"]
+      first = 2 * rows * s["E"]
+      second = rows * s["E"]
+      third = 2 * rows * s["N"]
+      floats = s["E"]
+      output = second
+      moreOutput = max(1, s["B"]) * s["E"] * s["N"]
     case .linear:
       first = s["R"] * s["K"]
       output = s["R"] * s["M"]

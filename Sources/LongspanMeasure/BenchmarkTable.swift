@@ -81,6 +81,15 @@ extension BenchmarkCase {
       cases += bothStates(.causalConv, ["L": 1, "E": 5120, "W": 4], type)
       cases += bothStates(.gatedRMSNorm, ["R": 512, "C": 4096, "G": 1], type)
       cases += bothStates(.dtSteps, ["L": 2048, "E": 2048], type)
+      for channels in [2048, 5120] {
+        for tokens in type == .f32 ? [2048, 16384] : [2048] {
+          cases.append(
+            BenchmarkCase(.selectiveScan, ["L": tokens, "E": channels, "N": 16], type, cache: .cold))
+        }
+        for sequences in [1, 16] {
+          cases += bothStates(.selectiveUpdate, ["B": sequences, "E": channels, "N": 16], type)
+        }
+      }
     }
     return cases
   }()

@@ -23,12 +23,14 @@
  *                 element where it is the call's purpose (dequantize, embedding), and nothing inside a product; nor do
  *                 rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each head and scored
  *                 token; selection: the sums of the shared scope; comparisons count nothing. Convolution: 2 a tap; SiLU
- *                 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an element with weights. SSD, for
- *                 each head and token: 5 * P * N in the recurrent form; in the chunked one, in chunks of 64 tokens however
- *                 the kernel cuts them, 64 * P + 4 * P * N, and 64 * N for each group and token; and 2 * P for D.
+ *                 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an element with weights.
+ *                 Selective scan: 7 for each token, channel and state, as if no token were skipped, 1 for dt * u and 2
+ *                 for D, beside the steps and SiLU. SSD, for each head and token: 5 * P * N in the recurrent form; in the
+ *                 chunked one, in chunks of 64 tokens however the kernel cuts them, 64 * P + 4 * P * N, and 64 * N for
+ *                 each group and token; and 2 * P for D.
  *   exponentials  exp, or a tanh or erf, which are made of one: one for each query head and pair in attention, two for
- *                 each head and scored token in lag scores; one a SiLU, two a softplus, which has a logarithm as well;
- *                 one for each head and token in SSD.
+ *                 each head and scored token in lag scores; one a SiLU, two a softplus, which has a logarithm as well; one
+ *                 for each token, channel and state in the selective scan, and for each head and token in SSD.
  *
  * Any number of threads may call kernels, set tags and read totals while the profile is on.
  */

@@ -40,7 +40,7 @@ V_INLINE v_f32 v_exp2_below(v_f32 x)
     return v_scale2(p, n);
 }
 
-/* 2^x for finite x <= 0 and NaN, within 3 ulp where the result is normal, and 0 or nearly so below 2^-126; exactly 1 for 0. For
+/* 2^x for finite x <= 0 and NaN, within 2.5 ulp where the result is normal, and 0 or nearly so below 2^-126; exactly 1 for 0. For
  * products with a state, where nothing less than 2^-126 counts. Near 1 the distance from 1 is right to 2e-5 or to the
  * rounding of the result, so that a state which decays slowly decays at its rate. */
 #if V_SPLIT32
