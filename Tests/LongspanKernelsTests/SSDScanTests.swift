@@ -85,7 +85,9 @@ private struct SSDLayer {
     let b = try TensorView(layer.b.span, tokens: layer.tokens, heads: layer.groups, columns: layer.states)
     let c = try TensorView(layer.c.span, tokens: layer.tokens, heads: layer.groups, columns: layer.states)
     try context.ssdScan(
-      method, input: try TensorView(layer.input.span, tokens: layer.tokens, heads: layer.heads, columns: layer.columns),
+      method,
+      input: try TensorView(
+        layer.input.span, tokens: layer.tokens, heads: layer.heads, columns: layer.columns),
       steps: try TensorView(layer.steps.span, tokens: layer.tokens, columns: layer.heads), rule: layer.rule,
       decay: layer.decay.span, b: b, c: c, skip: layer.skip.span,
       gate: try TensorView(layer.gate.span, tokens: layer.tokens, heads: layer.heads, columns: layer.columns),
@@ -100,7 +102,8 @@ private struct SSDLayer {
     let context = try KernelContext(threads: 1)
     var workspace = Workspace()
     func run(
-      _ method: SSDMethod = .scan(.automatic), heads: Int = 4, decay: Int = 4, skip: Int = 4, states: Int = 3 * 120,
+      _ method: SSDMethod = .scan(.automatic), heads: Int = 4, decay: Int = 4, skip: Int = 4,
+      states: Int = 3 * 120,
       outputs: Int = 13 * 24, offsets: [Int64]? = nil
     ) throws {
       var state = [Float](repeating: 0, count: states)
