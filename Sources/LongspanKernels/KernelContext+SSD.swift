@@ -111,21 +111,25 @@ extension KernelContext {
       guard gate.layout.tokens == x.tokens, gate.layout.heads == x.heads, gate.layout.columns == x.columns
       else {
         throw LongspanError(
-          .badShape, "\(what): the gate is \(gate.layout.tokens) x \(gate.layout.heads) x \(gate.layout.columns)")
+          .badShape,
+          "\(what): the gate is \(gate.layout.tokens) x \(gate.layout.heads) x \(gate.layout.columns)")
       }
       z = gate.heads
     }
     let dt = try steps.matrix("steps")
     let first = state.mutableBaseAddress
     let out = lspan_heads_out(
-      data: output.mutableBaseAddress.map(UnsafeMutableRawPointer.init), dtype: .f32, token_stride: Int64(row),
+      data: output.mutableBaseAddress.map(UnsafeMutableRawPointer.init), dtype: .f32,
+      token_stride: Int64(row),
       head_stride: Int64(x.columns))
     // the array must outlive the address taken of its span
     defer { withExtendedLifetime(offsets) {} }
     let begins = offsets.span
     var call = lspan_ssd_scan(
-      sequences: Int64(sequences), indptr: begins.baseAddress, heads: Int64(x.heads), head_dim: Int64(x.columns),
-      state_size: Int64(states), groups: Int64(b.layout.heads), input: input.heads, dt: dt, rule: lspan_dt_rule(),
+      sequences: Int64(sequences), indptr: begins.baseAddress, heads: Int64(x.heads),
+      head_dim: Int64(x.columns),
+      state_size: Int64(states), groups: Int64(b.layout.heads), input: input.heads, dt: dt,
+      rule: lspan_dt_rule(),
       a: decay.baseAddress, b: b.heads, c: c.heads, d: skip.baseAddress, gate: z, initial_state: first,
       final_state: first, state_stride: Int64(sequenceState), output: out, kept: kept, form: .automatic)
     try rule.withCode(channels: x.heads) { rule throws(LongspanError) in

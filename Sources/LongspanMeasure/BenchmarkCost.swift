@@ -145,6 +145,18 @@ public struct BenchmarkCost: Sendable, Equatable {
       bytes += 8 * states * (kernel == .selectiveScan ? 1 : d("B"))
       flops = elements * (7 * d("N") + 11)
       exponentials = elements * (d("N") + 3)
+    case .ssdScan, .ssdUpdate:
+      // the scan is of one sequence, an update of one token each
+      let rows = kernel == .ssdScan ? d("L") : d("B")
+      let states = d("H") * d("P") * d("N")
+      elements = rows * d("H") * d("P")
+      bytes = elements * (e + 4) + rows * (d("H") + 2 * d("G") * d("N")) * e
+      bytes += 4 * d("H") * (d("keep") > 0 ? 4 : 3) + 8 * states * (kernel == .ssdScan ? 1 : d("B"))
+      flops = rows * d("H") * (d("keep") > 0 ? 5 : 4) + 2 * elements
+      flops +=
+        kernel == .ssdScan
+        ? 64 * elements + 4 * rows * states + 64 * rows * d("G") * d("N") : 5 * rows * states
+      exponentials = 3 * rows * d("H")
     case .linear(let weights):
       elements = d("R") * d("M")
       bytes = d("M") * d("K") * Self.bytesPerElement(weights) + 4 * d("R") * (d("M") + d("K"))

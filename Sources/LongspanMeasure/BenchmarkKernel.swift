@@ -35,6 +35,11 @@ public enum BenchmarkKernel: Sendable, Hashable {
   case selectiveScan
   /// Its update by one token a sequence.
   case selectiveUpdate
+  /// The chunked SSD scan of one sequence with bias, softplus and D, keeping about `keep` percent of the tokens; 0 is
+  /// without a filter, 100 with one that drops nothing.
+  case ssdScan
+  /// Its update by one token a sequence.
+  case ssdUpdate
   case linear(WeightType)
 
   /// Its name in tables and filters.
@@ -66,6 +71,8 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .dtSteps: "dt_steps"
     case .selectiveScan: "selective_scan"
     case .selectiveUpdate: "selective_update"
+    case .ssdScan: "ssd_scan"
+    case .ssdUpdate: "ssd_update"
     case .linear(let type): "linear_\(type)"
     }
   }
@@ -94,6 +101,8 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .dtSteps: [("L", 1), ("E", 1)]
     case .selectiveScan: [("L", 1), ("E", 1), ("N", 1)]
     case .selectiveUpdate: [("B", 1), ("E", 1), ("N", 1)]
+    case .ssdScan: [("L", 1), ("H", 1), ("P", 1), ("N", 1), ("G", 1), ("keep", 0)]
+    case .ssdUpdate: [("B", 1), ("H", 1), ("P", 1), ("N", 1), ("G", 1)]
     case .linear: [("R", 1), ("M", 1), ("K", 1)]
     }
   }

@@ -28,6 +28,7 @@ struct BenchmarkOperands: ~Copyable {
     let weights: [WeightMatrix]
     let vector: [Float]
     let bias: [Float]
+    let ssd: SSDParameters
     let rotary: RotaryTable
     /// Of each copy, or of all.
     let lists: [SlotLists]
@@ -60,6 +61,8 @@ struct BenchmarkOperands: ~Copyable {
       vector = Self.vector(c.kernel, s)
       let isSelective = c.kernel == .selectiveScan || c.kernel == .selectiveUpdate
       bias = [Float](repeating: -1, count: isSelective ? s["E"] : 0)
+      let isSSD = c.kernel == .ssdScan || c.kernel == .ssdUpdate
+      ssd = SSDParameters(heads: isSSD ? s["H"] : 0, keep: s["keep"])
       lists = Self.lists(c.kernel, s, copies: copies)
       windows =
         c.kernel == .lagPrefill
@@ -214,6 +217,9 @@ struct BenchmarkOperands: ~Copyable {
     case .selectiveScan, .selectiveUpdate:
       var state = try moreOutput.mutableSpan(of: moreRange)
       try selectiveScan(kernel, s, type, context, slot, inputs, &out, &state, &workspace)
+    case .ssdScan, .ssdUpdate:
+      var state = try moreOutput.mutableSpan(of: moreRange)
+      try ssdScan(kernel, s, type, context, slot, inputs, &out, &state, &workspace)
     case .linear:
       let layout = TensorLayout(tokens: s["R"], columns: s["K"])
       try context.linear(
@@ -310,6 +316,14 @@ struct InputSizes {
       floats = s["E"]
       output = second
       moreOutput = max(1, s["B"]) * s["E"] * s["N"]
+    case .ssdScan, .ssdUpdate:
+      // x, dt, B and C; one of L and B is not in the shape
+      let rows = s["L"] + s["B"]
+      first = rows * s["H"] * s["P"]
+      second = rows * s["H"]
+      third = 2 * rows * s["G"] * s["N"]
+      output = first
+      moreOutput = max(1, s["B"]) * s["H"] * s["P"] * s["N"]
     case .linear:
       first = s["R"] * s["K"]
       output = s["R"] * s["M"]

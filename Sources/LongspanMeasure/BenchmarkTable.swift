@@ -90,6 +90,14 @@ extension BenchmarkCase {
           cases += bothStates(.selectiveUpdate, ["B": sequences, "E": channels, "N": 16], type)
         }
       }
+      let heads = ["H": 64, "P": 64, "N": 128, "G": 1]
+      for keep in [0, 100, 10] {
+        cases.append(
+          BenchmarkCase(.ssdScan, heads.merging(["L": 4096, "keep": keep]) { $1 }, type, cache: .cold))
+      }
+      for sequences in [1, 16] {
+        cases += bothStates(.ssdUpdate, heads.merging(["B": sequences]) { $1 }, type)
+      }
     }
     return cases
   }()

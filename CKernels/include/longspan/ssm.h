@@ -160,8 +160,8 @@ LSPAN_API lspan_status lspan_ssd_scan_workspace_size(
 
 /* The scan, for any L. In chunks, the state that tokens of a chunk read is a product of C with the state before the chunk,
  * and tokens that a head's filter dropped take no part in the other products. Where x, B and C are all bf16 and the CPU has
- * bf16 dot products, the chunked form rounds to bf16 what it multiplies (the state as it is read, the weighted C B^T,
- * and dt x), with sums and the carried state in f32. */
+ * bf16 dot products, and N is even, the chunked form rounds to bf16 what it multiplies (the state as it is read, the
+ * weighted C B^T, and dt x where the state takes it), with sums and the carried state in f32. */
 LSPAN_API lspan_status lspan_ssd_scan_run(
     const lspan_context *context, const lspan_ssd_scan *scan, void *workspace, size_t workspace_bytes);
 
