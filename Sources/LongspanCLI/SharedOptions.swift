@@ -12,10 +12,10 @@ struct ModelOptions: ParsableArguments {
   @Option(
     name: .shortAndLong,
     help: ArgumentHelp(
-      "The model: a GGUF file of architecture \(LanguageModels.architectures.joined(separator: ", ")), or a folder with "
-        + "config.json, tokenizer.json and model.safetensors of \(LanguageModels.folderArchitectures.joined(separator: ", "))."
-    ))
-  var model: String
+      "The model: a GGUF file of architecture \(LanguageModels.architectures.joined(separator: ", ")), a folder with "
+        + "config.json, tokenizer.json and model.safetensors of \(LanguageModels.folderArchitectures.joined(separator: ", ")), "
+        + "or one of the tiny ones that come along: \(EmbeddedModel.allCases.map(\.rawValue).joined(separator: ", "))."))
+  var model = EmbeddedModel.mamba2.rawValue
 
   @Option(
     help: "How weights are held: native (as in the file, decoded in every product) or f32 (decoded once).")
@@ -28,14 +28,14 @@ struct ModelOptions: ParsableArguments {
     let bar = ProgressBar(unit: "layers")
     defer { bar.clear() }
     return try LanguageModels.load(
-      path: model, storage: weights, context: kernels.makeContext(), progress: bar.update)
+      path: EmbeddedModel.path(of: model), storage: weights, context: kernels.makeContext(), progress: bar.update)
   }
 }
 
 extension ModelOptions {
   /// Tells the model's weights file from others.
   func fingerprint() throws(LongspanError) -> String {
-    try ModelFingerprint.of(path: model)
+    try ModelFingerprint.of(path: EmbeddedModel.path(of: model))
   }
 }
 

@@ -121,7 +121,7 @@ public struct BenchmarkRunner: Sendable {
     team.bound(
       bytes: cost.bytes, flops: cost.flops, exponentials: cost.exponentials, nanoseconds: nanoseconds,
       level: level(of: cost.bytes, cache: c.cache, threads: team.threads, topology: topology),
-      usesBF16: c.kernel.isAttention && c.elementType == .bf16, addsArithmetic: c.kernel.addsArithmetic)
+      usesBF16: c.kernel.multipliesBF16 && c.elementType == .bf16, addsArithmetic: c.kernel.addsArithmetic)
   }
 
   /// Where a working set lives.
@@ -182,11 +182,13 @@ extension BenchmarkKernel {
     }
   }
 
-  /// Whether bf16 inputs let it use the CPU's bf16 dot products.
   var isAttention: Bool {
     switch self {
     case .attentionDecode, .attentionPrefill, .sparseDecode, .sparsePrefill, .lagPrefill: true
     default: false
     }
   }
+
+  /// Whether bf16 inputs let it use the CPU's bf16 dot products.
+  var multipliesBF16: Bool { isAttention || self == .ssdScan }
 }
