@@ -22,7 +22,8 @@ struct CalibrateCommand: ParsableCommand {
   @Option(help: "Windows to read, at even distances.")
   var windows = 5
 
-  @Option(help: "Tokens of a window, at most those the model was trained on at once; by default those, or 2000.")
+  @Option(
+    help: "Tokens of a window, at most those the model was trained on at once; by default those, or 2000.")
   var length: Int?
 
   @Option(help: "Share of the largest time steps that are lowered to the smallest of them.")
@@ -32,10 +33,13 @@ struct CalibrateCommand: ParsableCommand {
   var aggregate = CalibrationAggregate.average
 
   @Option(
-    help: "Share of a state that must be left after a window for a head to be filtered; a filter can choose another.")
+    help:
+      "Share of a state that must be left after a window for a head to be filtered; a filter can choose another."
+  )
   var theta: Double?
 
-  @Flag(help: "Leave out what thresholds of lengths that are not listed need: smaller files for large models.")
+  @Flag(
+    help: "Leave out what thresholds of lengths that are not listed need: smaller files for large models.")
   var listedOnly = false
 
   @Option(name: .shortAndLong, help: "The file to write.")
@@ -50,12 +54,14 @@ struct CalibrateCommand: ParsableCommand {
     let loaded = try model.load()
     guard let subject = loaded as? any StateSpaceModel else {
       throw LongspanError(
-        .unsupported, "\(loaded.name): a model of architecture \(loaded.architecture) has no time steps to calibrate")
+        .unsupported,
+        "\(loaded.name): a model of architecture \(loaded.architecture) has no time steps to calibrate")
     }
     let length = length ?? min(2000, subject.trainedContext)
     guard length <= subject.trainedContext else {
       throw LongspanError(
-        .invalidArgument, "--length \(length) is more than the \(subject.trainedContext) tokens the model was trained on")
+        .invalidArgument,
+        "--length \(length) is more than the \(subject.trainedContext) tokens the model was trained on")
     }
     let calibration = CalibrationRun(
       length: length, windows: windows, clamp: clamp, aggregate: aggregate, keepsProfiles: !listedOnly,
@@ -113,7 +119,8 @@ struct CalibrateCommand: ParsableCommand {
 
     func printTable() {
       print(
-        "\(model): \(windows) windows of \(length) tokens, clamp \(clamp), \(aggregate); global: product above \(theta)")
+        "\(model): \(windows) windows of \(length) tokens, clamp \(clamp), \(aggregate); global: product above \(theta)"
+      )
       Cell.table(
         [["layer", "global", "of", "least product", "greatest"]]
           + layers.map { layer in

@@ -11,7 +11,9 @@ struct FilterOptions: ParsableArguments {
       valueName: "filter"))
   var filter = "none"
 
-  func policy(_ loaded: any LanguageModel, _ options: ModelOptions) throws(LongspanError) -> any TimeStepPolicy {
+  func policy(_ loaded: any LanguageModel, _ options: ModelOptions) throws(LongspanError)
+    -> any TimeStepPolicy
+  {
     try options.timeStepPolicy(filter, loaded)
   }
 }

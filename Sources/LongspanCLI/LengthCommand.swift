@@ -5,7 +5,8 @@ import LongspanModels
 
 struct LengthCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "length", abstract: "Perplexity and recall at several text lengths, by filter of time steps.",
+    commandName: "length",
+    abstract: "Perplexity and recall at several text lengths, by filter of time steps.",
     discussion: """
       Windows of the text are read as prompts but for their last tokens, which are scored. Models that know the recall task \
       (those that come with Longspan) are also asked for facts that were told before, or in, a long piece of the text.
@@ -155,7 +156,10 @@ struct LengthSummary: Encodable {
     Cell.table(
       [[name] + lengths.map { "\($0)" }]
         + filters.map { filter in
-          [filter] + lengths.map { length in rows.first { $0.filter == filter && $0.length == length }.map(cell) ?? "" }
+          [filter]
+            + lengths.map { length in
+              rows.first { $0.filter == filter && $0.length == length }.map(cell) ?? ""
+            }
         })
   }
 }

@@ -26,7 +26,8 @@ struct LengthPlot {
         + "font-size=\"12\">",
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>",
       text(
-        "\(summary.model), trained on \(summary.trainedLength) tokens", Self.left, 22, "start", "font-size=\"15\""),
+        "\(summary.model), trained on \(summary.trainedLength) tokens", Self.left, 22, "start",
+        "font-size=\"15\""),
     ]
     let logarithms = summary.rows.map { log10(max($0.perplexity, 1)) }
     let low = (logarithms.min() ?? 0).rounded(.down)

@@ -14,7 +14,8 @@ struct ModelOptions: ParsableArguments {
     help: ArgumentHelp(
       "The model: a GGUF file of architecture \(LanguageModels.architectures.joined(separator: ", ")), a folder with "
         + "config.json, tokenizer.json and model.safetensors of \(LanguageModels.folderArchitectures.joined(separator: ", ")), "
-        + "or one of the tiny ones that come along: \(EmbeddedModel.allCases.map(\.rawValue).joined(separator: ", "))."))
+        + "or one of the tiny ones that come along: \(EmbeddedModel.allCases.map(\.rawValue).joined(separator: ", "))."
+    ))
   var model = EmbeddedModel.mamba2.rawValue
 
   @Option(
@@ -28,7 +29,8 @@ struct ModelOptions: ParsableArguments {
     let bar = ProgressBar(unit: "layers")
     defer { bar.clear() }
     return try LanguageModels.load(
-      path: EmbeddedModel.path(of: model), storage: weights, context: kernels.makeContext(), progress: bar.update)
+      path: EmbeddedModel.path(of: model), storage: weights, context: kernels.makeContext(),
+      progress: bar.update)
   }
 }
 

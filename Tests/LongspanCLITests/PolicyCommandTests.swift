@@ -176,7 +176,6 @@ import Testing
     (passkey + ["--kv", "lagkv:lag=0"], "lag 0"),
     (passkey + ["--plot", "/nowhere/plot.svg"], "/nowhere/plot.svg: cannot be written"),
     (passkey + ["--isa", "mmx"], "mmx"),
-    (["eval", "passkey"], "--model"),
     (["eval", "frobnicate"], "frobnicate"),
     (compare + ["--context", "1"], "--context 1"),
     (compare + ["--generate", "0"], "--generate 0"),

@@ -34,12 +34,14 @@ enum HandBuiltMamba {
     file.add("general.architecture", "mamba2")
     file.add("general.name", "hand-built")
     for (key, value) in [
-      ("context_length", trainedLength), ("embedding_length", hidden), ("block_count", 1), ("ssm.conv_kernel", 4),
+      ("context_length", trainedLength), ("embedding_length", hidden), ("block_count", 1),
+      ("ssm.conv_kernel", 4),
       ("ssm.inner_size", inner), ("ssm.state_size", 1), ("ssm.time_step_rank", 1), ("ssm.group_count", 1),
     ] {
       file.add("mamba2.\(key)", UInt32(value))
     }
-    file.add("mamba2.attention.layer_norm_rms_epsilon", type: 6, value: GGUFBuilder.little(Float(1e-9).bitPattern))
+    file.add(
+      "mamba2.attention.layer_norm_rms_epsilon", type: 6, value: GGUFBuilder.little(Float(1e-9).bitPattern))
     file.add("tokenizer.ggml.model", "gpt2")
     file.add("tokenizer.ggml.pre", "gpt-2")
     file.add("tokenizer.ggml.tokens", ["f", "a", "q", "v", "w", "x", "y", "z"])

@@ -23,7 +23,9 @@ import Testing
       lengths: [40, 100, 1000], keepingProfiles: keepingProfiles)
   }
 
-  static func prompt(_ length: Int) -> ReadingStep { ReadingStep(position: 0, count: length, promptLength: length) }
+  static func prompt(_ length: Int) -> ReadingStep {
+    ReadingStep(position: 0, count: length, promptLength: length)
+  }
 
   @Test func globalHeadsAreThoseThatRemember() throws {
     let filter = try LongMambaFilter(Self.calibration())
@@ -39,7 +41,9 @@ import Testing
 
   @Test func dropsOfGlobalHeadsOnlyAndOnlyBeyondTheWindow() throws {
     var filter = try LongMambaFilter(Self.calibration())
-    for length in [0, 1, 49, 50] { #expect(filter.filters(for: Self.prompt(length), shape: Self.shape).isEmpty) }
+    for length in [0, 1, 49, 50] {
+      #expect(filter.filters(for: Self.prompt(length), shape: Self.shape).isEmpty)
+    }
     let filters = filter.filters(for: Self.prompt(500), shape: Self.shape)
     #expect(filters.count == 2)
     let thresholds = try #require(filters[1]?.thresholds)
@@ -78,7 +82,8 @@ import Testing
     #expect(streamed.filters(for: first, shape: Self.shape).isEmpty)
     let second = ReadingStep(position: 50, count: 150)
     #expect(
-      streamed.filters(for: second, shape: Self.shape) == known.filters(for: Self.prompt(200), shape: Self.shape))
+      streamed.filters(for: second, shape: Self.shape)
+        == known.filters(for: Self.prompt(200), shape: Self.shape))
   }
 
   @Test func listedLengthsAreTakenFromTheNearest() throws {
@@ -102,7 +107,8 @@ import Testing
 
   @Test func multiplierZeroDropsNothing() throws {
     var filter = try LongMambaFilter(Self.calibration(), multiplier: 0)
-    #expect(filter.filters(for: Self.prompt(500), shape: Self.shape)[0]?.thresholds.allSatisfy { $0 <= 0 } == true)
+    #expect(
+      filter.filters(for: Self.prompt(500), shape: Self.shape)[0]?.thresholds.allSatisfy { $0 <= 0 } == true)
   }
 
   @Test func refusesWhatDoesNotFit() throws {
@@ -130,8 +136,10 @@ import Testing
     let text = String(decoding: try Self.calibration().encoded(), as: UTF8.self)
     let damages: [(String, String)] = [
       ("longspan.longmamba", "other"), ("\"version\":1", "\"version\":2"), ("\"avg\"", "\"median\""),
-      ("\"length\":50", "\"length\":51"), ("\"length\":50", "\"length\":-1"), ("\"windows\":1", "\"windows\":2"),
-      ("\"lengths\":[40,100", "\"lengths\":[100,40"), ("\"decays\":[", "\"decays\":[1,"), ("\"theta\"", "\"tata\""),
+      ("\"length\":50", "\"length\":51"), ("\"length\":50", "\"length\":-1"),
+      ("\"windows\":1", "\"windows\":2"),
+      ("\"lengths\":[40,100", "\"lengths\":[100,40"), ("\"decays\":[", "\"decays\":[1,"),
+      ("\"theta\"", "\"tata\""),
       ("{", "["),
     ]
     for (old, new) in damages {
@@ -150,7 +158,9 @@ import Testing
 /// How filters are written on a command line.
 @Suite struct TimeStepPolicyOptionTests {
   static func parse(_ text: String) throws(LongspanError) -> any TimeStepPolicy {
-    try TimeStepPolicyOption.policy(text, trainedLength: 256, layers: 2) { () throws(LongspanError) in "fnv1a64:1" }
+    try TimeStepPolicyOption.policy(text, trainedLength: 256, layers: 2) { () throws(LongspanError) in
+      "fnv1a64:1"
+    }
   }
 
   static func file(_ content: [UInt8]) throws -> String {
@@ -193,7 +203,8 @@ import Testing
   }
 
   @Test(arguments: [
-    "", "longmamba", "longmamba:", "longmamba:/no/such/file", "none:x=1", "scale:factor=x", "scale:layers=2", "scale:other=1",
+    "", "longmamba", "longmamba:", "longmamba:/no/such/file", "none:x=1", "scale:factor=x", "scale:layers=2",
+    "scale:other=1",
     "decimamba:layers=1+0", "decimamba:layers=1,beta=0", "decimamba:base=0", "upi", "other:x=1",
   ])
   func refusesWhatItDoesNotKnow(text: String) {

@@ -23,7 +23,8 @@ import Testing
 
   /// Logits after a key, fillers and the question, which is read as a continuation.
   static func logits(
-    _ model: any StateSpaceModel, key: Int32, fillers: Int, policy: any TimeStepPolicy = UnfilteredTimeSteps(),
+    _ model: any StateSpaceModel, key: Int32, fillers: Int,
+    policy: any TimeStepPolicy = UnfilteredTimeSteps(),
     chunk: Int = 512
   ) throws -> [Float] {
     let sequence = try model.makeSequence(SequenceOptions(timeSteps: policy))
@@ -106,7 +107,8 @@ import Testing
       let reach = Int(log((1 + c) / c) / step)
       let key = Model.keys[0]
       #expect(try Self.predicted(Self.logits(model, key: key, fillers: reach - 1, policy: scaled)) == key)
-      #expect(try Self.predicted(Self.logits(model, key: key, fillers: reach + 2, policy: scaled)) == Model.filler)
+      #expect(
+        try Self.predicted(Self.logits(model, key: key, fillers: reach + 2, policy: scaled)) == Model.filler)
     }
   }
 
@@ -123,8 +125,10 @@ import Testing
     try Self.withModel { model, _ in
       let text = [Int32](repeating: 0, count: 100)
       for run in [
-        CalibrationRun(length: 64, windows: 3), CalibrationRun(length: 0), CalibrationRun(length: 10, windows: 0),
-        CalibrationRun(length: 10, windows: 1, clamp: -1), CalibrationRun(length: 10, windows: 1, lengths: [2, 1]),
+        CalibrationRun(length: 64, windows: 3), CalibrationRun(length: 0),
+        CalibrationRun(length: 10, windows: 0),
+        CalibrationRun(length: 10, windows: 1, clamp: -1),
+        CalibrationRun(length: 10, windows: 1, lengths: [2, 1]),
       ] {
         #expect(throws: LongspanError.self) { try run.run(model, tokens: text, modelHash: "") }
       }

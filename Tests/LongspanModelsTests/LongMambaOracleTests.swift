@@ -62,7 +62,8 @@ import Testing
     for channel in 0..<test.channels {
       #expect(abs(layer.decays[channel] - test.sums[channel]) <= 1e-12 * test.sums[channel])
       #expect(
-        abs(layer.logProducts[channel] - test.logProducts[channel]) <= 1e-9 * (1 + abs(test.logProducts[channel])))
+        abs(layer.logProducts[channel] - test.logProducts[channel]) <= 1e-9
+          * (1 + abs(test.logProducts[channel])))
       for index in test.lengths.indices {
         // rounded to f32; where a running sum passes the window's by less than rounding, the point before or after it
         let want = test.thresholds[index][channel]

@@ -39,6 +39,8 @@ public enum KVPolicyOption {
       prefill: given.value("prefill", .chunked, OptionParameters.oneOf(LagRelativeCompression.Prefill.self)) {
         .init(rawValue: $0)
       },
-      positions: given.value("positions", .absolute, OptionParameters.oneOf(KVPositions.self)) { .init(rawValue: $0) })
+      positions: given.value("positions", .absolute, OptionParameters.oneOf(KVPositions.self)) {
+        .init(rawValue: $0)
+      })
   }
 }

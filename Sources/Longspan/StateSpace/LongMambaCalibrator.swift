@@ -58,7 +58,8 @@ public struct LongMambaCalibrator: Sendable {
       let window = (0..<length).map { steps[$0 * shape.channels + channel] }
       guard window.allSatisfy({ $0.isFinite && $0 >= 0 }) else {
         throw LongspanError(
-          .badValue, "calibration of layer \(layer): a time step of channel \(channel) is not a finite number")
+          .badValue, "calibration of layer \(layer): a time step of channel \(channel) is not a finite number"
+        )
       }
       let profile = TimeStepProfile(window, clamp: clamp)
       profiles[layer] += profile.steps

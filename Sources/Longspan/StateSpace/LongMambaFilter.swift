@@ -53,12 +53,14 @@ public struct LongMambaFilter: TimeStepPolicy {
       throw LongspanError(.invalidArgument, "longmamba: theta \(theta) is not a finite number from 0 on")
     }
     guard multiplier >= 0, multiplier.isFinite else {
-      throw LongspanError(.invalidArgument, "longmamba: multiplier \(multiplier) is not a finite number from 0 on")
+      throw LongspanError(
+        .invalidArgument, "longmamba: multiplier \(multiplier) is not a finite number from 0 on")
     }
     let thresholds = thresholds ?? (calibration.hasProfiles ? .exact : .grid)
     guard thresholds == .grid || calibration.hasProfiles else {
       throw LongspanError(
-        .invalidArgument, "longmamba: the calibration holds no profiles, so its listed lengths are all there is: "
+        .invalidArgument,
+        "longmamba: the calibration holds no profiles, so its listed lengths are all there is: "
           + "thresholds=grid")
     }
     self.calibration = calibration

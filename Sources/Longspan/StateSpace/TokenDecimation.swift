@@ -49,7 +49,9 @@ public struct TokenDecimation: TimeStepPolicy {
   public func filters(for step: ReadingStep, shape: StateSpaceShape) -> [TimeStepFilter?] { [] }
 
   public func rowsToKeep(layer: Int, steps: Span<Float>, rows: Int, step: ReadingStep) -> [Int]? {
-    guard step.isPrompt, let number = layers.firstIndex(of: layer), rows > 1, step.count > 0 else { return nil }
+    guard step.isPrompt, let number = layers.firstIndex(of: layer), rows > 1, step.count > 0 else {
+      return nil
+    }
     let length = step.textLength
     var wanted = Double(base)
     for _ in 0..<number { wanted *= beta }

@@ -58,7 +58,8 @@ extension LongMambaCalibration {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     guard let data = try? encoder.encode(file) else {
-      throw LongspanError(.invalidArgument, "a number of the calibration is not finite, which JSON cannot hold")
+      throw LongspanError(
+        .invalidArgument, "a number of the calibration is not finite, which JSON cannot hold")
     }
     return Array(data) + [UInt8(ascii: "\n")]
   }

@@ -56,7 +56,8 @@ public enum TimeStepPolicyOption {
   ) throws(LongspanError) -> LongMambaCalibration {
     guard let path = given.leading, !path.isEmpty else {
       throw LongspanError(
-        .invalidArgument, "\(name): names no calibration file; `longspan calibrate` makes one: \(name):file.json")
+        .invalidArgument,
+        "\(name): names no calibration file; `longspan calibrate` makes one: \(name):file.json")
     }
     let calibration = try LongMambaCalibration(path: path)
     let model = try fingerprint()
@@ -124,7 +125,8 @@ public enum TimeStepPolicyOption {
     guard let file = try? JSONDecoder().decode(ScalesFile.self, from: Data(json.utf8)),
       file.format == "longspan.dt-scales", file.version == 1
     else {
-      throw LongspanError(.invalidFile, "\(path): is not a file of time step scales, longspan.dt-scales version 1")
+      throw LongspanError(
+        .invalidFile, "\(path): is not a file of time step scales, longspan.dt-scales version 1")
     }
     return file.layers
   }

@@ -68,7 +68,8 @@ public struct LengthEvaluation: Sendable {
     let task = try? RecallTask(model.tokenizer)
     var reader = Reader(
       chunk: chunk, progress: progress,
-      total: policies.count * lengths.reduce(0) { $0 + $1 * (windows + (task == nil ? 0 : prompts * depths.count)) })
+      total: policies.count
+        * lengths.reduce(0) { $0 + $1 * (windows + (task == nil ? 0 : prompts * depths.count)) })
     var results: [LengthMeasurement] = []
     for policy in policies {
       let sequence = try model.makeSequence(
@@ -76,7 +77,8 @@ public struct LengthEvaluation: Sendable {
       for length in lengths {
         reader.restartClock()
         let perplexity = try perplexity(model, sequence, tokens, length, &reader)
-        let recall = if let task { try recall(model, sequence, task, tokens, length, &reader) } else { Double?.none }
+        let recall =
+          if let task { try recall(model, sequence, task, tokens, length, &reader) } else { Double?.none }
         results.append(
           LengthMeasurement(
             policy: policy.description, length: length, perplexity: perplexity, recall: recall,

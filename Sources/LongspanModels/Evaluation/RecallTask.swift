@@ -34,7 +34,8 @@ public struct RecallTask: Sendable {
     func token(_ text: String) throws(LongspanError) -> Int32 {
       let tokens = tokenizer.encode(text, parsingSpecialTokens: true)
       guard tokens.count == 1 else {
-        throw LongspanError(.unsupported, "recall: the model has no token '\(text)', so it was not trained for this task")
+        throw LongspanError(
+          .unsupported, "recall: the model has no token '\(text)', so it was not trained for this task")
       }
       return tokens[0]
     }
@@ -64,7 +65,8 @@ public struct RecallTask: Sendable {
   ) throws(LongspanError) -> RecallPrompt {
     guard facts >= 1, facts <= keys.count, depth >= 0, depth <= 1 else {
       throw LongspanError(
-        .invalidArgument, "recall: \(facts) facts at depth \(depth); 1 to \(keys.count) at 0 to 1 are possible")
+        .invalidArgument,
+        "recall: \(facts) facts at depth \(depth); 1 to \(keys.count) at 0 to 1 are possible")
     }
     let fillerCount = length - 2 * Self.unit * facts
     guard fillerCount >= 0 else {

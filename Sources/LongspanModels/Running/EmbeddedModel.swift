@@ -16,7 +16,8 @@ public enum EmbeddedModel: String, Sendable, CaseIterable {
     guard FileManager.default.isReadableFile(atPath: file) else {
       throw LongspanError(
         .unreadableFile,
-        "\(file): the model '\(rawValue)' is not beside the program; copy longspan_LongspanModels.resources along")
+        "\(file): the model '\(rawValue)' is not beside the program; copy longspan_LongspanModels.resources along"
+      )
     }
     return file
   }
