@@ -78,6 +78,8 @@
 /* Tokens of a task of the convolution, which reads the W - 1 before them again, and the least channels of a task where the
  * tokens are too few for every worker: whole cache lines of any dtype. */
 #define LSPAN_CONV_TOKENS 64
+/* Tokens that share one load of the taps: rows, taps and sums in 16 registers. */
+#define LSPAN_CONV_ROWS 4
 #define LSPAN_CONV_LEAST_CHANNELS 256
 
 /* Channels of a task of the selective scan, whole cache lines of any dtype, and how few where that makes too few tasks for

@@ -80,6 +80,27 @@ V_INLINE void update_states(update_block *k, const update_group *g, int64_t n, c
     for (int64_t t = 0; t < tokens; t++) v_reduce_add4x4(products[t], k->sums[t], 4);
 }
 
+/* One token of 16 channels whose states fill whole vectors: all that update_states does, with the sums of the channels in
+ * registers. */
+V_INLINE void update_token(update_block *k, const update_group *g, int64_t n)
+{
+    v_f32 products[4][4];
+#pragma GCC unroll 16
+    for (int l = 0; l < CHANNELS; l++) {
+        v_f32 dt = v_set1(k->steps[0][l]), push = v_set1(k->pushes[0][l]), y = v_zero();
+        v_mask skipped = v_eq(dt, v_zero());
+        for (int64_t i = 0; i < n; i += V_WIDTH) {
+            int64_t at = l * n + i;
+            v_f32 decay = v_exp2_decay(v_mul(dt, decay_rate(v_load(k->a + at))));
+            v_f32 h = v_fma_unless(skipped, v_load(k->initial + at), decay, v_mul(push, v_load(g->b[0] + i)));
+            y = v_fma(h, v_load(g->c[0] + i), y);
+            v_store(k->final + at, h);
+        }
+        products[l / 4][l % 4] = y;
+    }
+    v_reduce_add4x4(products, k->sums[0], 4);
+}
+
 void LSPAN_VARIANT(selective_update)(const lspan_selective_scan *s, int64_t sequence, int64_t first, int64_t end)
 {
     int64_t row = s->indptr[sequence], tokens = s->indptr[sequence + 1] - row;
@@ -97,7 +118,9 @@ void LSPAN_VARIANT(selective_update)(const lspan_selective_scan *s, int64_t sequ
         block.initial = s->initial_state ? s->initial_state + state : NULL;
         block.final = s->final_state + state;
         make_steps(s, sequence, row, e, &block);
-        if (tokens == 1) {
+        if (tokens == 1 && count == CHANNELS && n % V_WIDTH == 0 && block.initial) {
+            update_token(&block, &group, n);
+        } else if (tokens == 1) {
             update_states(&block, &group, n, 1);
         } else {
             update_states(&block, &group, n, tokens);

@@ -40,9 +40,18 @@ void LSPAN_VARIANT(dt_steps)(const lspan_dt_call *call, int64_t sequence, int64_
 /* Taps of V_WIDTH channels from `channel` on: tap k of lane l is weight[channel + l][k]. */
 V_INLINE void load_taps(const lspan_causal_conv *c, int64_t channel, int lanes, const int width, v_f32 taps[4])
 {
+    const float *weight = c->weight + channel * width;
+    if (lanes == V_WIDTH && width == 4) {
+        v_f32 even[2], odd[2];
+        v_unzip(v_load(weight), v_load(weight + V_WIDTH), &even[0], &odd[0]);
+        v_unzip(v_load(weight + 2 * V_WIDTH), v_load(weight + 3 * V_WIDTH), &even[1], &odd[1]);
+        v_unzip(even[0], even[1], &taps[0], &taps[2]);
+        v_unzip(odd[0], odd[1], &taps[1], &taps[3]);
+        return;
+    }
     float column[4][V_WIDTH] = {{0}};
     for (int l = 0; l < lanes; l++) {
-        for (int k = 0; k < width; k++) column[k][l] = c->weight[(channel + l) * width + k];
+        for (int k = 0; k < width; k++) column[k][l] = weight[l * width + k];
     }
     for (int k = 0; k < width; k++) taps[k] = v_load(column[k]);
 }
@@ -59,40 +68,58 @@ V_INLINE v_f32 conv_row(
     return v_load_n(c->initial_state + sequence * c->state_stride + row * c->channels + channel, lanes);
 }
 
-/* Tokens first .. end-1 of a sequence that begins at `begin`: each row of x is loaded once a strip. */
-V_INLINE void conv_strip(
-    const lspan_causal_conv *c, const lspan_conv_task *task, int64_t channel, int lanes, const int width)
+/* Asks for channel e of the rows after those at work, of x to read and of y to write: where rows are pages long, no
+ * hardware prefetcher goes from one to the next. */
+V_INLINE void prefetch_rows(const lspan_causal_conv *c, int64_t t, int64_t end, int64_t e)
 {
-    v_f32 taps[4], rows[4];
-    load_taps(c, channel, lanes, width, taps);
-    v_f32 bias = c->bias ? v_load_n(c->bias + channel, lanes) : v_zero();
-#pragma GCC unroll 4
-    for (int k = 0; k + 1 < width; k++) {
-        rows[k] = conv_row(c, task->sequence, task->begin, task->first - width + 1 + k, channel, lanes, width);
+    int64_t in = (int64_t)lspan_dtype_size(c->input.dtype), out = (int64_t)lspan_dtype_size(c->output.dtype);
+    for (int64_t i = t; i < end; i++) {
+        v_prefetch_l2((const char *)c->input.data + (i * c->input.row_stride + e) * in);
+        v_prefetch_write((const char *)c->output.data + (i * c->output.row_stride + e) * out);
     }
-    for (int64_t t = task->first; t < task->end; t++) {
-        rows[width - 1] = load_lanes(c->input.data, t * c->input.row_stride + channel, c->input.dtype, lanes);
-        v_f32 y = bias;
+}
+
+/* `tokens` tokens from t on, all channels of the task: rows are read and written in the order they lie in, which memory
+ * likes best, and the taps are loaded once for them. */
+V_INLINE void conv_rows(
+    const lspan_causal_conv *c, const lspan_conv_task *task, int64_t t, const int tokens, const int width)
+{
+    for (int64_t e = task->channel; e < task->channel_end; e += V_WIDTH) {
+        int lanes = task->channel_end - e < V_WIDTH ? (int)(task->channel_end - e) : V_WIDTH;
+        v_f32 taps[4], rows[LSPAN_CONV_ROWS + 3];
+        load_taps(c, e, lanes, width, taps);
+#pragma GCC unroll 8
+        for (int i = 0; i < tokens + width - 1; i++) {
+            rows[i] = conv_row(c, task->sequence, task->begin, t - width + 1 + i, e, lanes, width);
+        }
+        v_f32 bias = c->bias ? v_load_n(c->bias + e, lanes) : v_zero();
+        if (tokens > 1 && t + 2 * tokens <= task->end) prefetch_rows(c, t + tokens, t + 2 * tokens, e);
 #pragma GCC unroll 4
-        for (int k = 0; k < width; k++) y = v_fma(taps[k], rows[k], y);
-        if (c->silu) y = silu(y);
-        store_lanes(c->output.data, t * c->output.row_stride + channel, c->output.dtype, y, lanes);
+        for (int i = 0; i < tokens; i++) {
+            v_f32 y = bias;
 #pragma GCC unroll 4
-        for (int k = 0; k + 1 < width; k++) rows[k] = rows[k + 1];
+            for (int k = 0; k < width; k++) y = v_fma(taps[k], rows[i + k], y);
+            if (c->silu) y = silu(y);
+            store_lanes(c->output.data, (t + i) * c->output.row_stride + e, c->output.dtype, y, lanes);
+        }
     }
+}
+
+V_INLINE void conv_tokens(const lspan_causal_conv *c, const lspan_conv_task *task, const int width)
+{
+    int64_t t = task->first;
+    for (; t + LSPAN_CONV_ROWS <= task->end; t += LSPAN_CONV_ROWS) conv_rows(c, task, t, LSPAN_CONV_ROWS, width);
+    for (; t < task->end; t++) conv_rows(c, task, t, 1, width);
 }
 
 void LSPAN_VARIANT(causal_conv)(const lspan_causal_conv *c, lspan_conv_task task)
 {
-    for (int64_t e = task.channel; e < task.channel_end; e += V_WIDTH) {
-        int lanes = task.channel_end - e < V_WIDTH ? (int)(task.channel_end - e) : V_WIDTH;
-        if (c->width == 4) {
-            conv_strip(c, &task, e, lanes, 4);
-        } else if (c->width == 3) {
-            conv_strip(c, &task, e, lanes, 3);
-        } else {
-            conv_strip(c, &task, e, lanes, 2);
-        }
+    if (c->width == 4) {
+        conv_tokens(c, &task, 4);
+    } else if (c->width == 3) {
+        conv_tokens(c, &task, 3);
+    } else {
+        conv_tokens(c, &task, 2);
     }
 }
 
