@@ -92,7 +92,7 @@
 /* Channels whose sums an update makes at once, 16 as v_reduce_add4x4 does, and states that take as long as an element of an
  * elementwise call. */
 #define LSPAN_UPDATE_CHANNELS 16
-#define LSPAN_UPDATE_STATES_PER_ELEMENT 4
+#define LSPAN_UPDATE_STATES_PER_ELEMENT 2
 
 /* Tokens of a chunk of the SSD scan. With P = 64 and N = 128 a panel of state and of input, the weights and rows of C and B
  * that a tile of rows reads are about 40 KiB of a 48-KiB L1. Multiple of 16. */
