@@ -58,6 +58,9 @@ release=$(swift build -c release --show-bin-path)/longspan
   --context 150 --generate 4 --kv dense --kv lagkv:sink=4,lag=16,ratio=0.25 >>$build.log
 "$release" eval passkey --model Tests/Fixtures/tiny/tied.gguf --lengths 1500 --depths 2 --kv dense \
   --kv lagkv:sink=4,lag=16,ratio=0.25 >>$build.log
+"$release" calibrate --model mamba2 --text Benchmarks/Data/recall-calibration.txt -o $build.calibration.json >>$build.log
+"$release" eval length --model mamba2 --text Benchmarks/Data/persuasion.txt --multiples 1,4 --windows 1 --prompts 1 \
+  --filter none --filter longmamba:$build.calibration.json >>$build.log
 "$release" profile --model Tests/Fixtures/tiny/tied.gguf --text Benchmarks/Data/persuasion.txt --tokens 100 \
   --generate 4 --seconds 0 --trace $build.trace.json >>$build.log
 tail -40 $build.log
