@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
 work=.build/examples
-rm -rf $work/c && mkdir -p $work/c $work/swift/Sources/generate $work/swift/Sources/compress
+rm -rf $work/c && mkdir -p $work/c $work/swift/Sources/generate $work/swift/Sources/compress $work/swift/Sources/filter
 
 # The code block of a language in the README with a number, counted from 1.
 block() {
@@ -26,10 +26,13 @@ grep -q '^ok: 0\.' $work/c/output
 # the Swift package over the installed library instead of one of its own
 LONGSPAN_SYSTEM=1 swift build --scratch-path $work/system --product longspan >$work/log 2>&1 || { cat $work/log; exit 1; }
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir longspan) $work/system/debug/longspan info | head -2
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir longspan) $work/system/debug/longspan calibrate --model mamba2 \
+  --text Benchmarks/Data/recall-calibration.txt -o $work/calibration.json | tail -1
 
 [ -n "${LONGSPAN_MODEL:-}" ] || { echo "SKIPPED: the Swift examples, which need SmolLM2"; exit 0; }
 block swift 1 >$work/swift/Sources/generate/main.swift
 block swift 2 >$work/swift/Sources/compress/main.swift
+block swift 3 >$work/swift/Sources/filter/main.swift
 cat >$work/swift/Package.swift <<MANIFEST
 // swift-tools-version: 6.2
 import PackageDescription
@@ -41,6 +44,7 @@ let package = Package(
   targets: [
     .executableTarget(name: "generate", dependencies: products),
     .executableTarget(name: "compress", dependencies: products),
+    .executableTarget(name: "filter", dependencies: products),
   ])
 MANIFEST
 swift build --package-path $work/swift >$work/log 2>&1 || { cat $work/log; exit 1; }
@@ -48,3 +52,5 @@ $work/swift/.build/debug/generate "$LONGSPAN_MODEL" | tee $work/swift/output
 grep -q Paris $work/swift/output
 $work/swift/.build/debug/compress "$LONGSPAN_MODEL" | tee $work/swift/output
 grep -q '^[0-9]* tokens in [0-9]* slots$' $work/swift/output
+$work/swift/.build/debug/filter $work/calibration.json | tee $work/swift/output
+grep -q ' bytes of state$' $work/swift/output

@@ -17,6 +17,12 @@ LONGSPAN_MODEL=$(Benchmarks/fetch-model.sh) || {
   LONGSPAN_MODEL=
 }
 export LONGSPAN_MODEL
+LONGSPAN_TYPESEG=$(Tests/fetch-typeseg.sh) || {
+  [ $? = 3 ] && [ "${CI:-}" != true ] || { echo "typeseg could not be fetched" >&2; exit 1; }
+  echo "SKIPPED: the test of typeseg's network, because its package cannot be downloaded"
+  LONGSPAN_TYPESEG=
+}
+export LONGSPAN_TYPESEG
 
 clang=$(dirname "$(readlink -f "$(command -v swift)")")/clang
 [ -x "$clang" ] || clang=clang

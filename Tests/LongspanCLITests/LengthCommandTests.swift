@@ -66,10 +66,10 @@ import Testing
   }
 
   @Test(arguments: [
-    (["calibrate", "--text", "/no/such", "-o", "/tmp/x.json"], "/no/such"),
+    (["calibrate", "--text", "/no/such", "-o", "unwritten.json"], "/no/such"),
     (["calibrate", "--text", Self.mixture, "-o", "/no/such/x.json"], "cannot be written"),
-    (["calibrate", "--text", Self.mixture, "--length", "257", "-o", "/tmp/x.json"], "trained on"),
-    (["calibrate", "--text", Self.mixture, "--windows", "6", "-o", "/tmp/x.json"], "too few"),
+    (["calibrate", "--text", Self.mixture, "--length", "257", "-o", "unwritten.json"], "trained on"),
+    (["calibrate", "--text", Self.mixture, "--windows", "6", "-o", "unwritten.json"], "too few"),
     (["eval", "length", "--text", Self.novel, "--multiples", "0"], "--multiples"),
     (["eval", "length", "--text", Self.novel, "--depths", "2"], "--depths"),
     (["eval", "length", "--text", Self.mixture], "fewer than a window"),
