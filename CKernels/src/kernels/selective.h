@@ -3,6 +3,7 @@
 #ifndef LSPAN_SELECTIVE_H
 #define LSPAN_SELECTIVE_H
 
+#include "lanes.h"
 #include "ssm_step.h"
 
 /* log2(e): A in units of ln 2 turns exp(dt A) into a power of two. */
@@ -19,15 +20,9 @@ V_INLINE v_f32 decay_rate(v_f32 a)
     return v_mul(v_set1(LSPAN_LOG2_E), v_max(v_set1(-0x1p86f), a));
 }
 
-V_INLINE int lanes_left(int64_t left)
+V_INLINE v_f32 load_row(lspan_matrix m, int64_t row, int64_t column, int lanes)
 {
-    return left < V_WIDTH ? (int)left : V_WIDTH;
-}
-
-V_INLINE v_f32 load_lanes(lspan_matrix m, int64_t row, int64_t column, int lanes)
-{
-    int64_t at = row * m.row_stride + column;
-    return lanes == V_WIDTH ? v_load_as(m.data, at, m.dtype) : v_load_as_n(m.data, at, m.dtype, lanes);
+    return load_lanes(m.data, row * m.row_stride + column, m.dtype, lanes);
 }
 
 /* (sum + D u) silu(z), stored in the output's dtype. */
@@ -35,17 +30,12 @@ V_INLINE void write_output(
     const lspan_selective_scan *s, int64_t row, int64_t channel, int lanes, v_f32 d, v_f32 sum)
 {
     v_f32 y = sum;
-    if (s->d) y = v_fma(d, load_lanes(s->input, row, channel, lanes), y);
+    if (s->d) y = v_fma(d, load_row(s->input, row, channel, lanes), y);
     if (s->gate.data) {
-        v_f32 z = load_lanes(s->gate, row, channel, lanes);
+        v_f32 z = load_row(s->gate, row, channel, lanes);
         y = v_mul(y, v_mul(z, v_sigmoid(z)));
     }
-    int64_t at = row * s->output.row_stride + channel;
-    if (lanes == V_WIDTH) {
-        v_store_as(s->output.data, at, s->output.dtype, y);
-    } else {
-        v_store_as_n(s->output.data, at, s->output.dtype, y, lanes);
-    }
+    store_lanes(s->output.data, row * s->output.row_stride + channel, s->output.dtype, y, lanes);
 }
 
 /* N values of B or C of one token and group as f32, with zeros above them up to a whole vector. */
@@ -53,7 +43,7 @@ V_INLINE void load_states(lspan_heads view, int64_t row, int64_t group, int64_t 
 {
     int64_t at = row * view.token_stride + group * view.head_stride;
     for (int64_t i = 0; i < n; i += V_WIDTH) {
-        int lanes = lanes_left(n - i);
+        int lanes = lanes_of(n - i);
         v_store(out + i, v_load_as_n(view.data, at + i, view.dtype, lanes));
     }
 }

@@ -13,7 +13,7 @@
 V_INLINE void lanes_of_rows(const float *rows, int count, int64_t n, const int rates, float *lanes)
 {
     for (int64_t i = 0; i < n; i += V_WIDTH) {
-        int columns = lanes_left(n - i);
+        int columns = lanes_of(n - i);
         v_f32 square[V_WIDTH];
         for (int l = 0; l < V_WIDTH; l++) square[l] = l < count ? v_load_n(rows + l * n + i, columns) : v_zero();
         v_transpose(square);
@@ -26,7 +26,7 @@ V_INLINE void lanes_of_rows(const float *rows, int count, int64_t n, const int r
 V_INLINE void rows_of_lanes(const float *lanes, int count, int64_t n, float *rows)
 {
     for (int64_t i = 0; i < n; i += V_WIDTH) {
-        int columns = lanes_left(n - i);
+        int columns = lanes_of(n - i);
         v_f32 square[V_WIDTH];
         for (int k = 0; k < V_WIDTH; k++) square[k] = k < columns ? v_load(lanes + (i + k) * V_WIDTH) : v_zero();
         v_transpose(square);
@@ -126,8 +126,8 @@ V_INLINE v_f32 make_steps(
 {
     v_f32 kept = v_zero();
     for (int64_t t = 0; t < tokens; t++) {
-        v_f32 u = load_lanes(s->input, first + t, channel, lanes);
-        v_f32 dt = v_dt_step(rule, load_lanes(s->dt, first + t, channel, lanes));
+        v_f32 u = load_row(s->input, first + t, channel, lanes);
+        v_f32 dt = v_dt_step(rule, load_row(s->dt, first + t, channel, lanes));
         v_mask skipped = v_eq(dt, v_zero());
         v_store(steps + t * V_WIDTH, decay_step(dt));
         v_store(pushes + t * V_WIDTH, v_select(skipped, v_zero(), v_mul(dt, u)));
@@ -159,7 +159,7 @@ void LSPAN_VARIANT(selective_scan)(const lspan_selective_scan *s, lspan_scan_tas
 
     for (int64_t i = 0; i < task.count; i += V_WIDTH) {
         int64_t channel = task.channel + i;
-        int lanes = lanes_left(task.count - i);
+        int lanes = lanes_of(task.count - i);
         const float *initial = s->initial_state ? s->initial_state + state + channel * n : NULL;
         lanes_of_rows(s->a + channel * n, lanes, n, 1, scratch.decays + i * n);
         lanes_of_rows(initial, initial ? lanes : 0, n, 0, scratch.states + i * n);
@@ -173,7 +173,7 @@ void LSPAN_VARIANT(selective_scan)(const lspan_selective_scan *s, lspan_scan_tas
         }
         for (int64_t i = 0; i < task.count; i += V_WIDTH) {
             int64_t channel = task.channel + i;
-            int lanes = lanes_left(task.count - i);
+            int lanes = lanes_of(task.count - i);
             v_dt_rule rule = v_dt_rule_at(&s->rule, task.sequence, channel, lanes);
             scan_block block = {
                 scratch.decays + i * n, scratch.states + i * n, scratch.steps, scratch.pushes, scratch.sums,
@@ -195,6 +195,6 @@ void LSPAN_VARIANT(selective_scan)(const lspan_selective_scan *s, lspan_scan_tas
     }
     for (int64_t i = 0; s->final_state && i < task.count; i += V_WIDTH) {
         float *final = s->final_state + state + (task.channel + i) * n;
-        rows_of_lanes(scratch.states + i * n, lanes_left(task.count - i), n, final);
+        rows_of_lanes(scratch.states + i * n, lanes_of(task.count - i), n, final);
     }
 }

@@ -37,12 +37,12 @@ static void make_steps(
     const lspan_selective_scan *s, int64_t sequence, int64_t row, int64_t channel, update_block *block)
 {
     for (int64_t i = 0; i < block->count; i += V_WIDTH) {
-        int lanes = lanes_left(block->count - i);
+        int lanes = lanes_of(block->count - i);
         v_dt_rule rule = v_dt_rule_at(&s->rule, sequence, channel + i, lanes);
         int64_t kept[V_WIDTH] = {0};
         for (int64_t t = 0; t < block->tokens; t++) {
-            v_f32 u = load_lanes(s->input, row + t, channel + i, lanes);
-            v_f32 dt = v_dt_step(&rule, load_lanes(s->dt, row + t, channel + i, lanes));
+            v_f32 u = load_row(s->input, row + t, channel + i, lanes);
+            v_f32 dt = v_dt_step(&rule, load_row(s->dt, row + t, channel + i, lanes));
             v_mask skipped = v_eq(dt, v_zero());
             v_store(block->steps[t] + i, decay_step(dt));
             v_store(block->pushes[t] + i, v_select(skipped, v_zero(), v_mul(dt, u)));
@@ -60,7 +60,7 @@ V_INLINE void update_states(update_block *k, const update_group *g, int64_t n, c
     }
     for (int64_t l = 0; l < k->count; l++) {
         for (int64_t i = 0; i < n; i += V_WIDTH) {
-            int lanes = lanes_left(n - i);
+            int lanes = lanes_of(n - i);
             int64_t at = l * n + i;
             v_f32 a = decay_rate(lanes == V_WIDTH ? v_load(k->a + at) : v_load_n(k->a + at, lanes));
             v_f32 h = k->initial ? v_load_n(k->initial + at, lanes) : v_zero();
@@ -126,7 +126,7 @@ void LSPAN_VARIANT(selective_update)(const lspan_selective_scan *s, int64_t sequ
             update_states(&block, &group, n, tokens);
         }
         for (int64_t i = 0; i < count; i += V_WIDTH) {
-            int lanes = lanes_left(count - i);
+            int lanes = lanes_of(count - i);
             v_f32 d = s->d ? v_load_n(s->d + e + i, lanes) : v_zero();
             for (int64_t t = 0; t < tokens; t++) write_output(s, row + t, e + i, lanes, d, v_load(block.sums[t] + i));
         }

@@ -2,6 +2,7 @@
 #ifndef LSPAN_SSD_CHUNK_H
 #define LSPAN_SSD_CHUNK_H
 
+#include "lanes.h"
 #include "ssd_scratch.h"
 #include "ssm_step.h"
 #include "variants.h"
@@ -39,15 +40,6 @@ typedef struct kept_tokens {
     const int32_t *until;
 } kept_tokens;
 
-V_INLINE v_f32 load_lanes(const void *data, int64_t index, lspan_dtype dtype, int lanes)
-{
-    return lanes == V_WIDTH ? v_load_as(data, index, dtype) : v_load_as_n(data, index, dtype, lanes);
-}
-
-V_INLINE int lanes_of(int64_t left)
-{
-    return (int)lspan_min64(left, V_WIDTH);
-}
 /* ---- Products ---------------------------------------------------------------------------------------- */
 
 V_INLINE v_f32 multiply_add(v_f32 a, v_f32 b, v_f32 sum, const int pairs)

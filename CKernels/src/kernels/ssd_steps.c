@@ -1,6 +1,7 @@
 /* ssd_steps.c: the SSD recurrence of one head, a token at a time: the update of decoding and the scan's recurrent form.
  *
  * A state [P][N] is read and written once a token, with state elements in the lanes. Where the step is 0 it is read only. */
+#include "lanes.h"
 #include "../integers.h"
 #include "ssm_step.h"
 #include "variants.h"
@@ -9,17 +10,12 @@
 #define SUMS 16
 #define LARGEST LSPAN_SSM_MAX_STATE
 
-V_INLINE int lanes_of(int64_t left)
-{
-    return (int)lspan_min64(left, V_WIDTH);
-}
-
 /* `count` elements from `index` on as floats. */
 V_INLINE void load_row(float *out, const void *data, int64_t index, lspan_dtype dtype, int64_t count)
 {
     for (int64_t i = 0; i < count; i += V_WIDTH) {
         int lanes = lanes_of(count - i);
-        v_store(out + i, lanes == V_WIDTH ? v_load_as(data, index + i, dtype) : v_load_as_n(data, index + i, dtype, lanes));
+        v_store(out + i, load_lanes(data, index + i, dtype, lanes));
     }
 }
 

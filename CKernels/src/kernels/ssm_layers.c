@@ -1,20 +1,7 @@
 /* ssm_layers.c: the causal convolution, the gated RMSNorm and the steps of ssm.h. */
+#include "lanes.h"
 #include "ssm_step.h"
 #include "variants.h"
-
-V_INLINE v_f32 load_lanes(const void *data, int64_t index, lspan_dtype dtype, int lanes)
-{
-    return lanes == V_WIDTH ? v_load_as(data, index, dtype) : v_load_as_n(data, index, dtype, lanes);
-}
-
-V_INLINE void store_lanes(void *data, int64_t index, lspan_dtype dtype, v_f32 x, int lanes)
-{
-    if (lanes == V_WIDTH) {
-        v_store_as(data, index, dtype, x);
-    } else {
-        v_store_as_n(data, index, dtype, x, lanes);
-    }
-}
 
 V_INLINE v_f32 silu(v_f32 x)
 {
@@ -26,7 +13,7 @@ V_INLINE v_f32 silu(v_f32 x)
 void LSPAN_VARIANT(dt_steps)(const lspan_dt_call *call, int64_t sequence, int64_t first, int64_t end)
 {
     for (int64_t i = 0; i < call->channels; i += V_WIDTH) {
-        int lanes = call->channels - i < V_WIDTH ? (int)(call->channels - i) : V_WIDTH;
+        int lanes = lanes_of(call->channels - i);
         v_dt_rule rule = v_dt_rule_at(call->rule, sequence, i, lanes);
         for (int64_t t = first; t < end; t++) {
             v_f32 dt = load_lanes(call->dt.data, t * call->dt.row_stride + i, call->dt.dtype, lanes);
@@ -85,7 +72,7 @@ V_INLINE void conv_rows(
     const lspan_causal_conv *c, const lspan_conv_task *task, int64_t t, const int tokens, const int width)
 {
     for (int64_t e = task->channel; e < task->channel_end; e += V_WIDTH) {
-        int lanes = task->channel_end - e < V_WIDTH ? (int)(task->channel_end - e) : V_WIDTH;
+        int lanes = lanes_of(task->channel_end - e);
         v_f32 taps[4], rows[LSPAN_CONV_ROWS + 3];
         load_taps(c, e, lanes, width, taps);
 #pragma GCC unroll 8
@@ -130,7 +117,7 @@ void LSPAN_VARIANT(causal_conv_state)(const lspan_causal_conv *c, int64_t sequen
     float *state = c->final_state + sequence * c->state_stride;
     for (int64_t k = 0; k + 1 < c->width; k++) {
         for (int64_t e = 0; e < c->channels; e += V_WIDTH) {
-            int lanes = c->channels - e < V_WIDTH ? (int)(c->channels - e) : V_WIDTH;
+            int lanes = lanes_of(c->channels - e);
             v_f32 row = conv_row(c, sequence, begin, end - c->width + 1 + k, e, lanes, (int)c->width);
             v_store_n(state + k * c->channels + e, row, lanes);
         }
@@ -153,13 +140,13 @@ void LSPAN_VARIANT(gated_rms_norm)(const lspan_gated_rms_norm *n, int64_t first,
         int64_t row = i / n->groups, begin = i % n->groups * size;
         v_f32 squares = v_zero();
         for (int64_t j = 0; j < size; j += V_WIDTH) {
-            v_f32 x = norm_operand(n, row, begin + j, size - j < V_WIDTH ? (int)(size - j) : V_WIDTH);
+            v_f32 x = norm_operand(n, row, begin + j, lanes_of(size - j));
             squares = v_fma(x, x, squares);
         }
         v_f32 factor = v_set1(1.0f / sqrtf(v_reduce_add(squares) / (float)size + n->epsilon));
         for (int64_t j = 0; j < size; j += V_WIDTH) {
             int64_t column = begin + j;
-            int lanes = size - j < V_WIDTH ? (int)(size - j) : V_WIDTH;
+            int lanes = lanes_of(size - j);
             v_f32 y = v_mul(norm_operand(n, row, column, lanes), factor);
             if (n->weight) y = v_mul(y, v_load_n(n->weight + column, lanes));
             if (n->norm_first) {
