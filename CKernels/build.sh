@@ -17,6 +17,6 @@ flock 9
 } >"$build/log" 2>&1 || { tail -40 "$build/log" >&2; exit 1; }
 if [ -n "$stamp" ]; then
   mkdir -p "$stamp"
-  line="let longspanBuildStamp = \"$(sha256sum <"$build/prefix/lib/liblongspan.a" | cut -c1-16)\""
+  line="package let longspanBuildStamp = \"$(sha256sum <"$build/prefix/lib/liblongspan.a" | cut -c1-16)\""
   [ "$(cat "$stamp/LongspanBuildStamp.swift" 2>/dev/null || true)" = "$line" ] || echo "$line" >"$stamp/LongspanBuildStamp.swift"
 fi
