@@ -82,6 +82,33 @@ import Testing
     }
   }
 
+  /// Pieces of a text whose length is known are filtered as the whole; without it the first piece is short.
+  @Test func aTextInPiecesIsAsLongAsItWasSaidToBe() throws {
+    try Self.withModel { model, _ in
+      let filter = try LongMambaFilter(Self.calibration(model))
+      let key = Model.keys[3]
+      let pieces =
+        [[key] + [Int32](repeating: Model.filler, count: 39)]
+        + Array(repeating: [Int32](repeating: Model.filler, count: 40), count: 9)
+      for (expected, filler) in [(400, Float(0)), (nil, nil)] as [(Int?, Float?)] {
+        let sequence = try model.makeSequence(SequenceOptions(timeSteps: filter))
+        var workspace = Workspace()
+        sequence.begin(expecting: expected)
+        var logits: [Float] = []
+        for piece in pieces {
+          let last = try sequence.readPrompt(piece, chunk: 512, workspace: &workspace, progress: nil)
+          logits = (0..<last.count).map { last.span[$0] }
+        }
+        #expect(Self.predicted(logits) == key)
+        if let filler {
+          #expect(logits[Int(Model.filler)] == filler)
+        } else {
+          #expect(logits[Int(Model.filler)] > 0)
+        }
+      }
+    }
+  }
+
   @Test func aFilterThatDropsNothingChangesNoBit() throws {
     try Self.withModel { model, _ in
       let calibration = try Self.calibration(model)

@@ -225,27 +225,6 @@ extension LlamaModel {
       up: TensorView(up.span, tokens: count, columns: columns), into: &activated)
   }
 
-  /// Logits of rows of hidden states, `[rows.count, vocabulary]`.
-  ///
-  /// - Parameter hidden: `[T, hidden]`, as ``hiddenStates(of:cache:workspace:)`` returns them.
-  public func logits(
-    of hidden: borrowing AlignedBuffer<Float>, rows: Range<Int>, workspace: inout Workspace
-  ) throws(LongspanError) -> AlignedBuffer<Float> {
-    let width = configuration.hidden
-    guard rows.lowerBound >= 0, rows.upperBound <= hidden.count / width else {
-      throw LongspanError(.badIndex, "rows \(rows) are outside \(hidden.count / width) hidden states")
-    }
-    var logits = try AlignedBuffer<Float>(count: rows.count * vocabularySize)
-    var output = logits.mutableSpan
-    KernelProfile.setTag(configuration.layers)
-    try context.linear(
-      TensorView(
-        hidden.span.extracting(rows.lowerBound * width..<rows.upperBound * width), tokens: rows.count,
-        columns: width),
-      weights.output, workspace: &workspace, into: &output)
-    return logits
-  }
-
   /// Reads a prompt in chunks and returns the logits after its last token.
   ///
   /// - Parameters:

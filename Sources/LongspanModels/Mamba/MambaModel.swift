@@ -142,21 +142,5 @@ public final class MambaModel: StateSpaceModel {
     return try MambaSequence(self, options.timeSteps)
   }
 
-  public func logits(
-    of hidden: borrowing AlignedBuffer<Float>, rows: Range<Int>, workspace: inout Workspace
-  ) throws(LongspanError) -> AlignedBuffer<Float> {
-    let width = configuration.hidden
-    guard rows.lowerBound >= 0, rows.upperBound <= hidden.count / width else {
-      throw LongspanError(.badIndex, "rows \(rows) are outside \(hidden.count / width) hidden states")
-    }
-    var logits = try AlignedBuffer<Float>(count: rows.count * vocabularySize)
-    var output = logits.mutableSpan
-    KernelProfile.setTag(configuration.layers)
-    try context.linear(
-      TensorView(
-        hidden.span.extracting(rows.lowerBound * width..<rows.upperBound * width), tokens: rows.count,
-        columns: width),
-      weights.output, workspace: &workspace, into: &output)
-    return logits
-  }
+  public var outputWeights: WeightMatrix { weights.output }
 }

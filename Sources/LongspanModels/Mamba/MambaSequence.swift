@@ -81,7 +81,8 @@ public final class MambaSequence: ModelSequence {
   ) throws(LongspanError) -> AlignedBuffer<Float> {
     guard !tokens.isEmpty else { throw LongspanError(.invalidText, "the prompt is empty") }
     guard chunk > 0 else { throw LongspanError(.invalidArgument, "chunk: \(chunk) is below 1") }
-    promptLength = state.count + tokens.count
+    // a text of known length may come in several pieces
+    promptLength = max(promptLength ?? 0, state.count + tokens.count)
     var first = 0
     while true {
       let end = first + min(chunk, tokens.count - first)

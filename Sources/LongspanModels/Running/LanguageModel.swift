@@ -40,12 +40,8 @@ public protocol LanguageModel: AnyObject, Sendable {
   /// - Throws: ``LongspanError`` if an option does not go with the architecture, or there is no memory.
   func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence
 
-  /// Logits of rows of hidden states, `[rows.count, vocabularySize]`.
-  ///
-  /// - Parameter hidden: `[T, hiddenSize]`, as ``ModelSequence/read(_:workspace:)`` returns them.
-  func logits(
-    of hidden: borrowing AlignedBuffer<Float>, rows: Range<Int>, workspace: inout Workspace
-  ) throws(LongspanError) -> AlignedBuffer<Float>
+  /// What turns hidden states into logits, `[vocabularySize, hiddenSize]`.
+  var outputWeights: WeightMatrix { get }
 }
 
 /// How a sequence keeps what was read. Models refuse what does not go with their architecture.
@@ -71,6 +67,27 @@ public struct SequenceOptions: Sendable {
 }
 
 extension LanguageModel {
+  /// Logits of rows of hidden states, `[rows.count, vocabularySize]`.
+  ///
+  /// - Parameter hidden: `[T, hiddenSize]`, as ``ModelSequence/read(_:workspace:)`` returns them.
+  public func logits(
+    of hidden: borrowing AlignedBuffer<Float>, rows: Range<Int>, workspace: inout Workspace
+  ) throws(LongspanError) -> AlignedBuffer<Float> {
+    let width = hiddenSize
+    guard rows.lowerBound >= 0, rows.upperBound <= hidden.count / width else {
+      throw LongspanError(.badIndex, "rows \(rows) are outside \(hidden.count / width) hidden states")
+    }
+    var logits = try AlignedBuffer<Float>(count: rows.count * vocabularySize)
+    var output = logits.mutableSpan
+    KernelProfile.setTag(layerCount)
+    try context.linear(
+      TensorView(
+        hidden.span.extracting(rows.lowerBound * width..<rows.upperBound * width), tokens: rows.count,
+        columns: width),
+      outputWeights, workspace: &workspace, into: &output)
+    return logits
+  }
+
   public func makeSequence() throws(LongspanError) -> any ModelSequence {
     try makeSequence(SequenceOptions())
   }
