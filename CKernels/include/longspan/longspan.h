@@ -11,6 +11,7 @@
 #include "dense.h"
 #include "kv.h"
 #include "measure.h"
+#include "product.h"
 #include "profile.h"
 #include "sparse.h"
 #include "ssm.h"
