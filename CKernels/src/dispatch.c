@@ -15,9 +15,14 @@ static int avx512_supported(void)
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 
+static int avx512vnni_supported(void)
+{
+    return avx512_supported() && __builtin_cpu_supports("avx512vnni");
+}
+
 static int avx512bf16_supported(void)
 {
-    return avx512_supported() && __builtin_cpu_supports("avx512bf16");
+    return avx512vnni_supported() && __builtin_cpu_supports("avx512bf16");
 }
 
 static int avx2_supported(void)
@@ -37,6 +42,7 @@ static const struct {
     const lspan_kernels *kernels;
 } variants[] = {
     {"avx512bf16", avx512bf16_supported, &lspan_avx512bf16_kernels},
+    {"avx512vnni", avx512vnni_supported, &lspan_avx512vnni_kernels},
     {"avx512", avx512_supported, &lspan_avx512_kernels},
     {"avx2", avx2_supported, &lspan_avx2_kernels},
     {"scalar", always_supported, &lspan_scalar_kernels},

@@ -4,12 +4,13 @@
  *   LSPAN_SSD_ROWS                         rows of the same in the chunked SSD scan
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
  *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   vectors of queries, or of the output, that decode keeps in registers
+ *   LSPAN_PRODUCT_ROWS                     input rows that share one load of packed weights: as many sums, and integer sums
  *   LSPAN_SCAN_TILE                        states that the selective scan keeps in registers: a multiple of 4, at most 16
  */
 #ifndef LSPAN_TUNING_H
 #define LSPAN_TUNING_H
 
-#if defined(LSPAN_VARIANT_avx512) || defined(LSPAN_VARIANT_avx512bf16)
+#if defined(LSPAN_VARIANT_avx512) || defined(LSPAN_VARIANT_avx512vnni) || defined(LSPAN_VARIANT_avx512bf16)
 /* 32 registers: 24 accumulators, 2 operands, 1 broadcast; 14 loads for 24 FMAs keeps the FMA pipes the limit */
 #define LSPAN_TILE_ROWS 12
 #define LSPAN_TILE_VECTORS 2
@@ -18,6 +19,8 @@
 /* 16 accumulators of values, or as many vectors of queries beside 4 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 4
 #define LSPAN_DECODE_COLUMNS 4
+/* 8 sums, 8 of a block; the rest for weights and their scales */
+#define LSPAN_PRODUCT_ROWS 8
 /* 16 states, 4 of the exponential, 4 of the token; the rest for operands */
 #define LSPAN_SCAN_TILE 16
 #elif defined(LSPAN_VARIANT_avx2)
@@ -29,6 +32,8 @@
 /* 8 accumulators of values, or as many vectors of queries beside 2 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
+/* 4 sums, 4 of a block; the rest for weights, their scales and steps of the product */
+#define LSPAN_PRODUCT_ROWS 4
 /* 8 states, 4 of the token; the exponential's coefficients come from memory */
 #define LSPAN_SCAN_TILE 8
 #else
@@ -38,6 +43,7 @@
 #define LSPAN_SSD_ROWS 2
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
+#define LSPAN_PRODUCT_ROWS 4
 #define LSPAN_SCAN_TILE 8
 #endif
 
@@ -109,6 +115,19 @@
 /* Tokens of the longest sequence from which a scan is chunked unless the call says otherwise: with H = 64, P = 64 and N = 128
  * 8 tokens take 0.23 ms one by one and 0.18 ms in a chunk, most of which turns the states around. */
 #define LSPAN_SSD_LEAST_CHUNKED 8
+
+/* Columns of packed weights that are decoded to f32 at a time, a multiple of every unit: 16 KiB a panel, which stay in L1
+ * beside the columns of a tile of inputs. Rows whose sums wait for the next columns: 32 KiB, twice that with a gate. */
+#define LSPAN_PRODUCT_COLUMNS 256
+#define LSPAN_PRODUCT_BLOCK_ROWS 512
+#define LSPAN_PRODUCT_SCRATCH (LSPAN_PRODUCT_COLUMNS * 16 + 2 * LSPAN_PRODUCT_BLOCK_ROWS * 16)
+/* Panels that take turns with a tile of inputs, which stays in L1 while they stay in L2. */
+#define LSPAN_PRODUCT_PANELS 4
+/* Tasks for each worker, and the least bytes of weights times tiles of rows of one: a task takes about a microsecond for
+ * 32 KiB that come from memory. Below the last number of bytes the caller runs all tasks: a fork and join takes longer. */
+#define LSPAN_PRODUCT_TASKS_PER_WORKER 4
+#define LSPAN_PRODUCT_TASK_BYTES 32768
+#define LSPAN_PRODUCT_SERIAL_BYTES 65536
 
 /* Elements below which an elementwise call runs on the caller alone: a fork and join costs about 2 to 5
  * microseconds, the time of some 16,000 elements. */

@@ -28,7 +28,7 @@ LSPAN_API const char *lspan_version(void);
 
 /* Variants compiled into the library, best first; index 0 .. lspan_isa_count()-1. */
 LSPAN_API size_t lspan_isa_count(void);
-/* "avx512bf16", "avx512", "avx2" or "scalar"; NULL for an index out of range. */
+/* "avx512bf16", "avx512vnni", "avx512", "avx2" or "scalar"; NULL for an index out of range. */
 LSPAN_API const char *lspan_isa_name(size_t index);
 /* 1 if this CPU and operating system can run the variant, else 0. */
 LSPAN_API int lspan_isa_is_supported(size_t index);

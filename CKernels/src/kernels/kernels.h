@@ -2,9 +2,11 @@
 #ifndef LSPAN_KERNELS_H
 #define LSPAN_KERNELS_H
 
+#include "product_inputs.h"
 #include <longspan/attention.h>
 #include <longspan/dense.h>
 #include <longspan/kv.h>
+#include <longspan/product.h>
 #include <longspan/ssm.h>
 
 /* Keys of a task: slots begin .. end-1 of the sequence or, with entries, numbers begin .. end-1 of a list, counted as if
@@ -152,6 +154,17 @@ typedef struct lspan_ssd_task {
     int64_t column_end;
 } lspan_ssd_task;
 
+/* A task of a product: some panels of one output for some rows of the input. */
+typedef struct lspan_product_task {
+    const lspan_product_output *output;
+    lspan_product_mode mode;
+    const lspan_product_inputs *inputs;
+    int64_t panel;
+    int64_t panel_end;
+    int64_t row; /* a multiple of product_rows */
+    int64_t row_end;
+} lspan_product_task;
+
 /* Exponents of a pass of measure_exp. */
 #define LSPAN_MEASURE_EXPONENTS 2048
 
@@ -189,6 +202,15 @@ typedef struct lspan_kernels {
     /* rows first .. end-1 of heads * tokens, by heads */
     void (*rope_shift)(const lspan_rope_shifting *shifting, int64_t first, int64_t end);
 
+    /* rows of a tile of inputs */
+    int64_t product_rows;
+    /* whether bf16 weights want inputs in bf16 */
+    int product_bf16;
+    /* tiles first .. end-1 */
+    void (*product_inputs)(const lspan_product_inputs *inputs, int64_t first, int64_t end);
+    /* scratch of LSPAN_PRODUCT_SCRATCH floats */
+    void (*product)(const lspan_product_task *task, float *scratch);
+
     /* tokens first .. end-1, of one sequence */
     void (*dt_steps)(const lspan_dt_call *call, int64_t sequence, int64_t first, int64_t end);
     void (*causal_conv)(const lspan_causal_conv *convolution, lspan_conv_task task);
@@ -215,6 +237,7 @@ typedef struct lspan_kernels {
 } lspan_kernels;
 
 extern const lspan_kernels lspan_avx512bf16_kernels;
+extern const lspan_kernels lspan_avx512vnni_kernels;
 extern const lspan_kernels lspan_avx512_kernels;
 extern const lspan_kernels lspan_avx2_kernels;
 extern const lspan_kernels lspan_scalar_kernels;

@@ -176,6 +176,9 @@ V_INLINE void v_transpose(v_f32 rows[V_WIDTH])
     }
 }
 
+typedef uint32_t v_u32_ __attribute__((vector_size(32)));
+typedef int32_t v_s32_ __attribute__((vector_size(32)));
+
 V_INLINE v_i32 vi_set1(int32_t x) { return _mm256_set1_epi32(x); }
 V_INLINE v_i32 vi_load_u8(const uint8_t *p)
 {
@@ -187,8 +190,11 @@ V_INLINE v_i32 vi_load_i8(const int8_t *p)
 }
 V_INLINE v_i32 vi_and(v_i32 a, v_i32 b) { return _mm256_and_si256(a, b); }
 V_INLINE v_i32 vi_or(v_i32 a, v_i32 b) { return _mm256_or_si256(a, b); }
-V_INLINE v_i32 vi_srl(v_i32 a, int n) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)); }
-V_INLINE v_i32 vi_sll(v_i32 a, int n) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+V_INLINE v_i32 vi_load(const void *p) { return _mm256_loadu_si256(p); }
+/* Shifts by the compiler's vectors: constant counts become immediate ones. */
+V_INLINE v_i32 vi_srl(v_i32 a, int n) { return (v_i32)((v_u32_)a >> (uint32_t)n); }
+V_INLINE v_i32 vi_sra(v_i32 a, int n) { return (v_i32)((v_s32_)a >> n); }
+V_INLINE v_i32 vi_sll(v_i32 a, int n) { return (v_i32)((v_u32_)a << (uint32_t)n); }
 /* Lane i is `yes` where bit i of bits is set, else 0. */
 V_INLINE v_i32 vi_bits(uint32_t bits, int32_t yes)
 {
@@ -197,5 +203,22 @@ V_INLINE v_i32 vi_bits(uint32_t bits, int32_t yes)
     return _mm256_and_si256(set, _mm256_set1_epi32(yes));
 }
 V_INLINE v_f32 v_from_i32(v_i32 a) { return _mm256_cvtepi32_ps(a); }
+
+V_INLINE v_i32 v_to_i32(v_f32 x) { return _mm256_cvtps_epi32(x); }
+V_INLINE void vi_store_i8(int8_t *p, v_i32 x)
+{
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(words, words));
+}
+
+V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+}
+#define V_DOT_I8_BIAS 0
+V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
+{
+    return vi_dot_u8(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(s, w));
+}
 
 #endif

@@ -244,6 +244,9 @@ V_INLINE v_f32 v_zip_bf16(const uint16_t *p, const uint16_t *q, int n)
 }
 #endif
 
+typedef uint32_t v_u32_ __attribute__((vector_size(64)));
+typedef int32_t v_s32_ __attribute__((vector_size(64)));
+
 V_INLINE v_i32 vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
 V_INLINE v_i32 vi_load_u8(const uint8_t *p)
 {
@@ -255,13 +258,43 @@ V_INLINE v_i32 vi_load_i8(const int8_t *p)
 }
 V_INLINE v_i32 vi_and(v_i32 a, v_i32 b) { return _mm512_and_si512(a, b); }
 V_INLINE v_i32 vi_or(v_i32 a, v_i32 b) { return _mm512_or_si512(a, b); }
-V_INLINE v_i32 vi_srl(v_i32 a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
-V_INLINE v_i32 vi_sll(v_i32 a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+V_INLINE v_i32 vi_load(const void *p) { return _mm512_loadu_si512(p); }
+/* Shifts by the compiler's vectors: constant counts become immediate ones. */
+V_INLINE v_i32 vi_srl(v_i32 a, int n) { return (v_i32)((v_u32_)a >> (uint32_t)n); }
+V_INLINE v_i32 vi_sra(v_i32 a, int n) { return (v_i32)((v_s32_)a >> n); }
+V_INLINE v_i32 vi_sll(v_i32 a, int n) { return (v_i32)((v_u32_)a << (uint32_t)n); }
 /* Lane i is `yes` where bit i of bits is set, else 0. */
 V_INLINE v_i32 vi_bits(uint32_t bits, int32_t yes)
 {
     return _mm512_maskz_set1_epi32((__mmask16)bits, yes);
 }
 V_INLINE v_f32 v_from_i32(v_i32 a) { return _mm512_cvtepi32_ps(a); }
+
+V_INLINE v_i32 v_to_i32(v_f32 x) { return _mm512_cvtps_epi32(x); }
+V_INLINE void vi_store_i8(int8_t *p, v_i32 x)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(x));
+}
+
+#if defined(__AVX512VNNI__)
+V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s) { return _mm512_dpbusd_epi32(sum, u, s); }
+/* The instruction has one unsigned side: signed bytes go there with their sign bit flipped, which adds 128. */
+#define V_DOT_I8_BIAS 128
+V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
+{
+    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), s);
+}
+#else
+V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s)
+{
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1)));
+}
+#define V_DOT_I8_BIAS 0
+V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
+{
+    __m512i signed_s = _mm512_mask_sub_epi8(s, _mm512_movepi8_mask(w), _mm512_setzero_si512(), s);
+    return vi_dot_u8(sum, _mm512_abs_epi8(w), signed_s);
+}
+#endif
 
 #endif

@@ -97,9 +97,31 @@ V_INLINE v_i32 vi_load_i8(const int8_t *p) { return *p; }
 V_INLINE v_i32 vi_and(v_i32 a, v_i32 b) { return a & b; }
 V_INLINE v_i32 vi_or(v_i32 a, v_i32 b) { return a | b; }
 V_INLINE v_i32 vi_srl(v_i32 a, int n) { return (int32_t)((uint32_t)a >> n); }
+V_INLINE v_i32 vi_load(const void *p)
+{
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+V_INLINE v_i32 vi_sra(v_i32 a, int n) { return a >> n; }
 V_INLINE v_i32 vi_sll(v_i32 a, int n) { return (int32_t)((uint32_t)a << n); }
 /* `yes` where bit 0 of bits is set, else 0. */
 V_INLINE v_i32 vi_bits(uint32_t bits, int32_t yes) { return bits & 1u ? yes : 0; }
 V_INLINE v_f32 v_from_i32(v_i32 a) { return (float)a; }
+
+V_INLINE v_i32 v_to_i32(v_f32 x) { return x >= -128.0f && x <= 127.0f ? (int32_t)nearbyintf(x) : 0; }
+V_INLINE void vi_store_i8(int8_t *p, v_i32 x) { *p = (int8_t)x; }
+
+V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s)
+{
+    for (int i = 0; i < 32; i += 8) sum += (int32_t)((uint32_t)u >> i & 255u) * (int8_t)((uint32_t)s >> i & 255u);
+    return sum;
+}
+#define V_DOT_I8_BIAS 0
+V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
+{
+    for (int i = 0; i < 32; i += 8) sum += (int8_t)((uint32_t)w >> i & 255u) * (int8_t)((uint32_t)s >> i & 255u);
+    return sum;
+}
 
 #endif

@@ -10,6 +10,7 @@
  *   arithmetic              v_fma(a, b, c) = a*b + c, v_fnma(a, b, c) = c - a*b; v_max and v_min return
  *                           the second operand where either is NaN
  *   v_fma_unless(m, a, b, c)  a where m, else a*b + c
+ *   v_to_i32(x), vi_store_i8(p, x)  to the nearest integer; the lanes as bytes, both for |x| <= 127, else any value
  *   v_round                 to nearest integer value, ties to even
  *   v_scale2(x, n)          x * 2^n for n a float with an integer value in -252 .. 254
  *   v_scale2_normal(x, n)   the same for n in -127 .. 127, with 0 for -127; where V_SPLIT32 is 0
@@ -17,6 +18,9 @@
  *   reductions              v_reduce_add, v_reduce_max; v_reduce_add4 of four vectors into out[0..3];
  *                           v_reduce_add4x4 of four times four into four such rows, where it is cheaper in one go
  *   v_transpose             rows[i] lane j <-> rows[j] lane i
+ *   vi_dot_u8(s, u, x)      s + the four products of bytes of each 32-bit lane, u unsigned and at most 127, x signed and
+ *                           not -128
+ *   vi_dot_i8(s, w, x)      the same of signed bytes w + V_DOT_I8_BIAS, w any
  *   v_unzip, v_zip          2 * V_WIDTH elements in two vectors: apart into even and odd ones, and back
  *
  * and where V_SPLIT32 is 1, because there it is cheap:
@@ -50,6 +54,11 @@
 #define LSPAN_ISA avx512bf16
 #define V_BF16_DOT 1
 #include "avx512.h"
+#elif defined(LSPAN_VARIANT_avx512vnni)
+#define LSPAN_ISA avx512vnni
+/* only its matrix products differ */
+#define LSPAN_SHARED_ISA avx512
+#include "avx512.h"
 #elif defined(LSPAN_VARIANT_avx512)
 #define LSPAN_ISA avx512
 #include "avx512.h"
@@ -74,6 +83,11 @@
 #define LSPAN_CONCAT4(a, b, c, d) LSPAN_CONCAT4_(a, b, c, d)
 /* The name of this variant's instance of a kernel body: lspan_<isa>_<name>. */
 #define LSPAN_VARIANT(name) LSPAN_CONCAT4(lspan_, LSPAN_ISA, _, name)
+/* The instance that this variant uses, which may be another variant's. */
+#if !defined(LSPAN_SHARED_ISA)
+#define LSPAN_SHARED_ISA LSPAN_ISA
+#endif
+#define LSPAN_SHARED(name) LSPAN_CONCAT4(lspan_, LSPAN_SHARED_ISA, _, name)
 
 #if !defined(V_REDUCE_ADD4X4)
 V_INLINE void v_reduce_add4x4(const v_f32 x[4][4], float *out, int64_t stride)
