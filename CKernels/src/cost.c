@@ -168,14 +168,18 @@ lspan_cost lspan_layer_norm_cost(int64_t rows, const lspan_norm *norm)
     return norm_cost(rows, norm, 5);
 }
 
+int64_t lspan_activation_flops(lspan_activation activation)
+{
+    if (activation == lspan_activation_silu) return 4;
+    return activation == lspan_activation_gelu_tanh ? 9 : 6;
+}
+
 lspan_cost lspan_gate_cost(int64_t rows, const lspan_gate *g)
 {
-    int64_t elements = rows * g->columns, flops = 6;
-    if (g->activation == lspan_activation_silu) flops = 4;
-    if (g->activation == lspan_activation_gelu_tanh) flops = 9;
+    int64_t elements = rows * g->columns;
     lspan_cost cost;
     cost.bytes = elements * (size_of(g->gate.dtype) + size_of(g->up.dtype) + size_of(g->output.dtype));
-    cost.flops = elements * flops;
+    cost.flops = elements * lspan_activation_flops(g->activation);
     cost.exponentials = elements;
     return cost;
 }

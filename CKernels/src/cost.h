@@ -3,6 +3,7 @@
 #define LSPAN_COST_H
 
 #include "kernels/kernels.h"
+#include <longspan/product.h>
 #include <longspan/sparse.h>
 
 typedef struct lspan_cost {
@@ -24,6 +25,9 @@ lspan_cost lspan_loss_cost(int64_t rows, const lspan_loss *loss);
 lspan_cost lspan_embedding_cost(int64_t tokens, const lspan_weights *table, int64_t row_bytes);
 lspan_cost lspan_dequantize_cost(const lspan_weights *weights, int64_t row_bytes);
 lspan_cost lspan_linear_cost(const lspan_linear *linear, int64_t row_bytes);
+lspan_cost lspan_product_cost(const lspan_product *product);
+/* of one element */
+int64_t lspan_activation_flops(lspan_activation activation);
 
 lspan_cost lspan_lag_scores_cost(const lspan_lag_scores *call);
 lspan_cost lspan_select_cost(const lspan_selection *selection);

@@ -215,6 +215,12 @@ lspan_status lspan_product_run(
     place(&call, NULL, &needed);
     LSPAN_CHECK(lspan_check_workspace(workspace, workspace_bytes, (size_t)needed));
     place(&call, workspace, &needed);
-    if (product->rows == 0) return lspan_status_ok;
-    return run(&call);
+    uint64_t began = lspan_profile_begin(context);
+    lspan_status status = product->rows > 0 ? run(&call) : lspan_status_ok;
+    if (product->output_count > 0 && lspan_profile_wants(began, status)) {
+        lspan_cost cost = lspan_product_cost(product);
+        int detail = (int)product->outputs[0].weights.type;
+        lspan_profile_record(context, began, lspan_profile_kernel_product, detail, cost);
+    }
+    return status;
 }

@@ -36,6 +36,7 @@ static const char *const kernel_names[LSPAN_PROFILE_KERNELS] = {
     [lspan_profile_kernel_causal_conv] = "causal_conv",
     [lspan_profile_kernel_gated_rms_norm] = "gated_rms_norm",
     [lspan_profile_kernel_dt_steps] = "dt_steps",
+    [lspan_profile_kernel_product] = "product",
 };
 
 size_t lspan_profile_kernel_count(void)

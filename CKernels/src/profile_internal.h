@@ -13,7 +13,7 @@
 #include <longspan/profile.h>
 #include <stdatomic.h>
 
-#define LSPAN_PROFILE_KERNELS (lspan_profile_kernel_dt_steps + 1)
+#define LSPAN_PROFILE_KERNELS (lspan_profile_kernel_product + 1)
 
 typedef enum lspan_profile_state {
     lspan_profile_off,

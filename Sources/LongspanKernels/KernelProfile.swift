@@ -103,6 +103,7 @@ public struct ProfiledKernel: RawRepresentable, Hashable, Sendable {
   public static let causalConv = ProfiledKernel(rawValue: 23)
   public static let gatedRMSNorm = ProfiledKernel(rawValue: 24)
   public static let dtSteps = ProfiledKernel(rawValue: 25)
+  public static let product = ProfiledKernel(rawValue: 26)
 
   var code: lspan_profile_kernel? { lspan_profile_kernel(rawValue: .init(truncatingIfNeeded: rawValue)) }
 
@@ -113,7 +114,7 @@ public struct ProfiledKernel: RawRepresentable, Hashable, Sendable {
   public var readsStoredOperands: Bool {
     switch self {
     case .attentionPrefill, .attentionDecode, .sparsePrefill, .sparseDecode, .lagPrefill: true
-    case .embedding, .linear, .dequantize: true
+    case .embedding, .linear, .product, .dequantize: true
     default: false
     }
   }
@@ -197,7 +198,7 @@ extension KernelRecording.Call {
   /// The kernel and what it worked on, as `longspan bench` names them: "linear_q4_1", "gate_silu", "rms_norm".
   public var name: String {
     switch kernel {
-    case .linear, .dequantize, .embedding:
+    case .linear, .product, .dequantize, .embedding:
       let type = UInt32(exactly: variant).flatMap(WeightType.init(rawValue:))
       return type.map { "\(kernel.name)_\($0)" } ?? kernel.name
     case .gatedActivation:
@@ -216,7 +217,7 @@ extension KernelRecording.Call {
   /// `compact` and `rope_shift`, of the input in the norms and losses, f32 in `select`; `nil` for the other kernels.
   public var elementType: ElementType? {
     switch kernel {
-    case .linear, .dequantize, .embedding, .gatedActivation: nil
+    case .linear, .product, .dequantize, .embedding, .gatedActivation: nil
     default: ElementType.allCases.first { $0.code.rawValue == UInt32(exactly: variant) }
     }
   }

@@ -31,6 +31,11 @@ public final class ReservedMemory: @unchecked Sendable {
     return (bytes + page - 1) / page * page
   }
 
+  /// Where a byte is; the caller has checked that there is one.
+  func address(_ offset: Int) -> UnsafeRawPointer? {
+    storage.baseAddress.map { UnsafeRawPointer($0 + offset) }
+  }
+
   private func check(_ range: Range<Int>) throws(LongspanError) {
     guard range.lowerBound >= 0, range.upperBound <= storage.count else {
       throw LongspanError(.badIndex, "bytes \(range) are outside a reservation of \(storage.count)")

@@ -47,12 +47,13 @@ static void test_names(void)
         "attention_prefill", "attention_decode", "attention_merge",    "rope",      "convert", "rms_norm",
         "layer_norm",        "gated_activation", "log_softmax_gather", "embedding", "linear",  "dequantize",
         "lag_scores",        "select", "compact", "rope_shift", "sparse_prefill", "sparse_decode", "lag_prefill",
-        "selective_scan",    "selective_update", "ssd_scan", "ssd_update", "causal_conv", "gated_rms_norm", "dt_steps"};
+        "selective_scan",    "selective_update", "ssd_scan", "ssd_update", "causal_conv", "gated_rms_norm", "dt_steps",
+        "product"};
     CHECK(lspan_profile_kernel_count() == sizeof names / sizeof names[0]);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)i), names[i]) == 0);
     }
-    CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)26), "unknown") == 0);
+    CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)27), "unknown") == 0);
     CHECK(strcmp(lspan_profile_kernel_name((lspan_profile_kernel)-1), "unknown") == 0);
 }
 
@@ -71,7 +72,7 @@ static void test_contract(void)
     CHECK_STATUS(lspan_profile_stop(NULL), lspan_status_null_pointer);
     CHECK_STATUS(lspan_profile_read(NULL, lspan_profile_kernel_rope, &totals), lspan_status_null_pointer);
     CHECK_STATUS(lspan_profile_read(c, lspan_profile_kernel_rope, NULL), lspan_status_null_pointer);
-    CHECK_STATUS(lspan_profile_read(c, (lspan_profile_kernel)26, &totals), lspan_status_bad_value);
+    CHECK_STATUS(lspan_profile_read(c, (lspan_profile_kernel)27, &totals), lspan_status_bad_value);
     CHECK_STATUS(lspan_profile_read(c, (lspan_profile_kernel)-1, &totals), lspan_status_bad_value);
     CHECK_STATUS(lspan_profile_count(NULL, &stored, &lost), lspan_status_null_pointer);
     CHECK_STATUS(lspan_profile_count(c, NULL, &lost), lspan_status_null_pointer);

@@ -63,7 +63,7 @@ import Testing
       ProfiledKernel.attentionPrefill, .attentionDecode, .attentionMerge, .rope, .convert, .rmsNorm,
       .layerNorm, .gatedActivation, .logSoftmaxGather, .embedding, .linear, .dequantize, .lagScores, .select,
       .compact, .ropeShift, .sparsePrefill, .sparseDecode, .lagPrefill,
-      .selectiveScan, .selectiveUpdate, .ssdScan, .ssdUpdate, .causalConv, .gatedRMSNorm, .dtSteps,
+      .selectiveScan, .selectiveUpdate, .ssdScan, .ssdUpdate, .causalConv, .gatedRMSNorm, .dtSteps, .product,
     ] {
       #expect(kernel.name != "unknown")
     }

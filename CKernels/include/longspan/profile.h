@@ -1,9 +1,10 @@
 /* profile.h: what kernel calls on a context took and did: totals by kernel, and an event a call.
  *
- * While a context's profile is on, every kernel call of attention.h, sparse.h, dense.h, kv.h and ssm.h on it that succeeds is recorded
- * when it returns, by the thread that made it. Off, as it is after lspan_context_create, a call pays two loads and two
- * branches for it; on, two readings of the clock and some atomic additions, about 90 ns. lspan_rope_table has no
- * context and is not recorded, nor are the loops of measure.h.
+ * While a context's profile is on, every kernel call of attention.h, sparse.h, dense.h, product.h, kv.h and ssm.h on it
+ * that succeeds is recorded when it returns, by the thread that made it. Off, as it is after lspan_context_create, a
+ * call pays two loads and two branches for it; on, two readings of the clock and some atomic additions, about 90 ns.
+ * lspan_rope_table has no context and is not recorded, nor are lspan_pack_weights, a product without outputs and the
+ * loops of measure.h.
  *
  *     lspan_profile_event events[1000];
  *     lspan_profile_start(context, events, 1000);
@@ -15,14 +16,17 @@
  *   bytes         the fewest that must move: each input once, each output once. Of keys and values those that a
  *                 query of the call sees, which in sparse.h are counted for each list, and the lists' entries; of an
  *                 embedding table the rows looked up; optional operands only where they are given; the output also as
- *                 an input where a product accumulates. Of a compaction only the rows that change their slot; of a
- *                 rotation in place the channels that turn, and as many rows of its table as it can use.
+ *                 an input where a product accumulates; packed weights as their blocks, without padding. Of a
+ *                 compaction only the rows that change their slot; of a rotation in place the channels that turn, and
+ *                 as many rows of its table as it can use.
  *   flops         additions and multiplications of the mathematics; an exponential, tanh, erf or division counts
  *                 one. Attention: 4 * D for each query head and pair of a query and a key that it sees, or for each
- *                 time that its list has the key. Products: 2 * R * M * K. Decoding quantized weights counts 2 an
- *                 element where it is the call's purpose (dequantize, embedding), and nothing inside a product; nor do
- *                 rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each head and scored
- *                 token; selection: the sums of the shared scope; comparisons count nothing. Convolution: 2 a tap; SiLU
+ *                 time that its list has the key. Products: 2 * R * M * K for each weight matrix, gates also, whose
+ *                 activation counts as in gated_activation. Decoding quantized weights counts 2 an element where it
+ *                 is the call's purpose (dequantize, embedding), and nothing inside a product, nor does rounding its
+ *                 input, nor do rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each
+ *                 head and scored token; selection: the sums of the shared scope; comparisons count nothing.
+ *                 Convolution: 2 a tap; SiLU
  *                 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an element with weights.
  *                 Selective scan: 7 for each token, channel and state, as if no token were skipped, 1 for dt * u and 2
  *                 for D, beside the steps and SiLU. SSD, for each head and token: 5 * P * N in the recurrent form; in the
@@ -72,7 +76,8 @@ typedef enum LSPAN_OPEN_ENUM lspan_profile_kernel {
     lspan_profile_kernel_ssd_update = 22,
     lspan_profile_kernel_causal_conv = 23,
     lspan_profile_kernel_gated_rms_norm = 24,
-    lspan_profile_kernel_dt_steps = 25
+    lspan_profile_kernel_dt_steps = 25,
+    lspan_profile_kernel_product = 26
 } lspan_profile_kernel;
 
 /* Kernels are numbered 0 .. lspan_profile_kernel_count()-1. */
@@ -88,9 +93,9 @@ typedef struct lspan_profile_event {
     int64_t flops;
     int64_t exponentials;
     lspan_profile_kernel kernel;
-    /* What the kernel worked on: lspan_block_type of the weights in linear, dequantize and embedding;
-     * lspan_activation in gated_activation; else lspan_dtype: of the keys and values in attention, of the keys in
-     * lag_scores, compact and rope_shift, of the output in rope and convert, of the input in the others. */
+    /* What the kernel worked on: lspan_block_type of the weights in linear, product (of its first output), dequantize
+     * and embedding; lspan_activation in gated_activation; else lspan_dtype: of the keys and values in attention, of
+     * the keys in lag_scores, compact and rope_shift, of the output in rope and convert, of the input in the others. */
     int32_t variant;
     int32_t tag;    /* of the calling thread, see lspan_profile_set_tag */
     int32_t thread; /* the calling thread: numbered from 0 as threads first record an event in this process */
