@@ -15,17 +15,18 @@ lspan_status lspan_packed_bytes(lspan_block_type type, int64_t rows, int64_t col
     if (rows < 0 || columns < 0 || columns % elements != 0) return lspan_status_bad_shape;
     if (__builtin_add_overflow(columns, packing.unit_columns - 1, &units)) return lspan_status_overflow;
     LSPAN_CHECK(lspan_multiply(units / packing.unit_columns, packing.unit_bytes, &panel));
-    if (rows > INT64_MAX - LSPAN_PANEL_ROWS) return lspan_status_overflow;
+    if (rows > INT64_MAX - LSPAN_PANELS_TOGETHER * LSPAN_PANEL_ROWS) return lspan_status_overflow;
     LSPAN_CHECK(lspan_multiply(panel, lspan_panels(rows), &total));
     *bytes = (size_t)total;
     return lspan_status_ok;
 }
 
-/* Row `lane` of a panel, which was zeroed: `row` are its blocks. */
+/* Row `lane` of a panel, which was zeroed: `row` are its blocks, `stride` the bytes from one unit to the next. */
 typedef struct row_source {
     const uint8_t *row;
     int64_t columns;
     uint8_t *panel;
+    int64_t stride;
     int lane;
 } row_source;
 
@@ -59,28 +60,30 @@ static void put_block_nibbles(uint8_t *block, int lane, const uint8_t *bytes)
 
 static void pack_f32(row_source s)
 {
-    for (int64_t k = 0; k < s.columns; k++) memcpy(s.panel + k * LSPAN_LINE + 4 * s.lane, s.row + 4 * k, 4);
+    for (int64_t k = 0; k < s.columns; k++) memcpy(s.panel + k * s.stride + 4 * s.lane, s.row + 4 * k, 4);
 }
 
 static void pack_f16(row_source s)
 {
-    for (int64_t k = 0; k < s.columns; k++) copy_half(s.panel + k * (LSPAN_LINE / 2), s.lane, s.row + 2 * k);
+    for (int64_t k = 0; k < s.columns; k++) {
+        copy_half(s.panel + k / 2 * s.stride + k % 2 * (LSPAN_LINE / 2), s.lane, s.row + 2 * k);
+    }
 }
 
 static void pack_bf16(row_source s)
 {
     for (int64_t k = 0; k < s.columns; k++) {
-        memcpy(s.panel + k / 2 * LSPAN_LINE + 4 * s.lane + k % 2 * 2, s.row + 2 * k, 2);
+        memcpy(s.panel + k / 2 * s.stride + 4 * s.lane + k % 2 * 2, s.row + 2 * k, 2);
     }
 }
 
 /* Blocks of 32, two to a unit: f16 d, then `bytes` bytes of quants. */
 static void pack_pairs(row_source s, lspan_block_type type, int64_t bytes)
 {
-    int64_t unit_bytes = lspan_packing_of(type).unit_bytes, block_bytes = (unit_bytes - LSPAN_LINE) / 2;
+    int64_t block_bytes = (lspan_packing_of(type).unit_bytes - LSPAN_LINE) / 2;
     for (int64_t b = 0; b < s.columns / 32; b++) {
         const uint8_t *block = s.row + b * (2 + bytes);
-        uint8_t *unit = s.panel + b / 2 * unit_bytes, *quants = unit + LSPAN_LINE + b % 2 * block_bytes;
+        uint8_t *unit = s.panel + b / 2 * s.stride, *quants = unit + LSPAN_LINE + b % 2 * block_bytes;
         copy_half(unit + b % 2 * (LSPAN_LINE / 2), s.lane, block);
         if (type == lspan_block_type_q4_0) {
             put_block_nibbles(quants, s.lane, block + 2);
@@ -94,7 +97,7 @@ static void pack_q4_1(row_source s)
 {
     for (int64_t b = 0; b < s.columns / 32; b++) {
         const uint8_t *block = s.row + b * 20;
-        uint8_t *unit = s.panel + b * (LSPAN_LINE + LSPAN_NIBBLE_BLOCK);
+        uint8_t *unit = s.panel + b * s.stride;
         copy_half(unit, s.lane, block);
         copy_half(unit + LSPAN_LINE / 2, s.lane, block + 2);
         put_block_nibbles(unit + LSPAN_LINE, s.lane, block + 4);
@@ -118,7 +121,7 @@ static void pack_q4_k(row_source s)
 {
     for (int64_t b = 0; b < s.columns / 256; b++) {
         const uint8_t *block = s.row + b * 144;
-        uint8_t *unit = s.panel + b * lspan_packing_of(lspan_block_type_q4_k).unit_bytes;
+        uint8_t *unit = s.panel + b * s.stride;
         uint8_t *scales = unit + LSPAN_LINE, *minima = scales + 8 * LSPAN_PANEL_ROWS;
         uint8_t *nibbles = minima + 8 * LSPAN_PANEL_ROWS;
         copy_half(unit, s.lane, block);
@@ -139,7 +142,7 @@ static void pack_q6_k(row_source s)
 {
     for (int64_t b = 0; b < s.columns / 256; b++) {
         const uint8_t *block = s.row + b * 210;
-        uint8_t *unit = s.panel + b * lspan_packing_of(lspan_block_type_q6_k).unit_bytes;
+        uint8_t *unit = s.panel + b * s.stride;
         uint8_t *scales = unit + LSPAN_LINE, *runs = scales + 16 * LSPAN_PANEL_ROWS;
         copy_half(unit, s.lane, block + 208);
         for (int sub = 0; sub < 16; sub++) scales[sub * LSPAN_PANEL_ROWS + s.lane] = block[192 + sub];
@@ -176,23 +179,23 @@ static void pack_row(lspan_block_type type, row_source s)
 typedef struct packing_call {
     const lspan_weights *weights;
     int64_t row_bytes;
-    int64_t panel_bytes;
+    int64_t pair_bytes;
     uint8_t *packed;
 } packing_call;
 
-static void pack_panels(const lspan_context *context, const void *argument, int64_t first, int64_t end)
+/* Pairs of panels. */
+static void pack_pairs_of_panels(const lspan_context *context, const void *argument, int64_t first, int64_t end)
 {
     (void)context;
     const packing_call *p = argument;
-    for (int64_t panel = first; panel < end; panel++) {
-        uint8_t *at = p->packed + panel * p->panel_bytes;
-        memset(at, 0, (size_t)p->panel_bytes);
-        for (int lane = 0; lane < LSPAN_PANEL_ROWS; lane++) {
-            int64_t row = panel * LSPAN_PANEL_ROWS + lane;
-            if (row >= p->weights->rows) break;
-            const uint8_t *blocks = (const uint8_t *)p->weights->data + row * p->row_bytes;
-            pack_row(p->weights->type, (row_source){blocks, p->weights->columns, at, lane});
-        }
+    const lspan_weights *w = p->weights;
+    int64_t unit_bytes = lspan_packing_of(w->type).unit_bytes, rows = LSPAN_PANELS_TOGETHER * LSPAN_PANEL_ROWS;
+    memset(p->packed + first * p->pair_bytes, 0, (size_t)((end - first) * p->pair_bytes));
+    for (int64_t row = first * rows; row < end * rows && row < w->rows; row++) {
+        const uint8_t *blocks = (const uint8_t *)w->data + row * p->row_bytes;
+        uint8_t *panel = p->packed + lspan_panel_offset(w->type, w->columns, row / LSPAN_PANEL_ROWS);
+        int lane = (int)(row % LSPAN_PANEL_ROWS);
+        pack_row(w->type, (row_source){blocks, w->columns, panel, LSPAN_PANELS_TOGETHER * unit_bytes, lane});
     }
 }
 
@@ -205,7 +208,8 @@ lspan_status lspan_pack_weights(
     LSPAN_CHECK(lspan_check_weights(weights, &row_bytes));
     LSPAN_CHECK(lspan_packed_bytes(weights->type, weights->rows, weights->columns, &bytes));
     LSPAN_CHECK(lspan_check_workspace(packed, packed_bytes, bytes));
-    packing_call call = {weights, row_bytes, lspan_panel_bytes(weights->type, weights->columns), packed};
-    int64_t panels = bytes == 0 ? 0 : lspan_panels(weights->rows);
-    return lspan_run_rows(context, panels, (int64_t)bytes, pack_panels, &call);
+    int64_t pair_bytes = LSPAN_PANELS_TOGETHER * lspan_panel_bytes(weights->type, weights->columns);
+    packing_call call = {weights, row_bytes, pair_bytes, packed};
+    int64_t pairs = bytes == 0 ? 0 : lspan_panels(weights->rows) / LSPAN_PANELS_TOGETHER;
+    return lspan_run_rows(context, pairs, (int64_t)bytes, pack_pairs_of_panels, &call);
 }

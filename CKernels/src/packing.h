@@ -1,7 +1,8 @@
 /* packing.h: where packed weights lie. pack.c writes them, kernels/product*.h read them.
  *
- * A panel is 16 rows of W, in units of `columns` columns; units follow one another. All begin on a cache line. A line
- * holds 4 bytes of each of the 16 rows, row by row, unless said otherwise. Rows beyond M and columns beyond K are zero.
+ * A panel is 16 rows of W, in units of some columns. Two panels lie together, a unit of one and a unit of the other in
+ * turns: products that read both read one stream. Units begin on a cache line. A line holds 4 bytes of each of the 16 rows,
+ * row by row, unless said otherwise. Rows beyond M and columns beyond K are zero.
  *
  *   f32    unit of 1:   one line
  *   f16    unit of 2:   16 halves of the even column, 16 of the odd one
@@ -22,6 +23,7 @@
 #include <longspan/product.h>
 
 #define LSPAN_PANEL_ROWS 16
+#define LSPAN_PANELS_TOGETHER 2
 #define LSPAN_LINE 64
 #define LSPAN_NIBBLE_BLOCK (4 * LSPAN_LINE)
 
@@ -68,9 +70,18 @@ static inline int64_t lspan_panel_bytes(lspan_block_type type, int64_t columns)
     return (columns + packing.unit_columns - 1) / packing.unit_columns * packing.unit_bytes;
 }
 
+/* Panels of weights, with the one of zeros that fills up a pair. */
 static inline int64_t lspan_panels(int64_t rows)
 {
-    return (rows + LSPAN_PANEL_ROWS - 1) / LSPAN_PANEL_ROWS;
+    int64_t together = LSPAN_PANELS_TOGETHER * LSPAN_PANEL_ROWS;
+    return (rows + together - 1) / together * LSPAN_PANELS_TOGETHER;
+}
+
+/* Where a panel begins; its units are LSPAN_PANELS_TOGETHER units apart. */
+static inline int64_t lspan_panel_offset(lspan_block_type type, int64_t columns, int64_t panel)
+{
+    int64_t inside = panel % LSPAN_PANELS_TOGETHER;
+    return (panel - inside) * lspan_panel_bytes(type, columns) + inside * lspan_packing_of(type).unit_bytes;
 }
 
 #endif

@@ -33,8 +33,10 @@ static int64_t output_bytes(const lspan_product_output *output)
 /* Panels of a task of an output. */
 static int64_t task_panels(const product_call *call, const lspan_product_output *output)
 {
-    int64_t panels = lspan_panels(output->weights.rows);
-    return lspan_clamp64(call->task_bytes / lspan_max64(1, output_bytes(output)), 1, lspan_max64(1, panels));
+    int64_t each = call->task_bytes / lspan_max64(1, output_bytes(output));
+    return lspan_clamp64(
+        each / LSPAN_PANELS_TOGETHER * LSPAN_PANELS_TOGETHER, LSPAN_PANELS_TOGETHER,
+        lspan_max64(LSPAN_PANELS_TOGETHER, lspan_panels(output->weights.rows)));
 }
 
 static int64_t output_tasks(const product_call *call, const lspan_product_output *output)

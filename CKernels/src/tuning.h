@@ -5,6 +5,7 @@
  *   LSPAN_DECODE_ROWS                      query rows that share one load of a key or value in decode
  *   LSPAN_DECODE_ROWS x LSPAN_DECODE_COLUMNS   vectors of queries, or of the output, that decode keeps in registers
  *   LSPAN_PRODUCT_ROWS                     input rows that share one load of packed weights: as many sums, and integer sums
+ *   LSPAN_PRODUCT_VECTORS                  panels of packed weights that share one load of an input
  *   LSPAN_SCAN_TILE                        states that the selective scan keeps in registers: a multiple of 4, at most 16
  */
 #ifndef LSPAN_TUNING_H
@@ -19,8 +20,9 @@
 /* 16 accumulators of values, or as many vectors of queries beside 4 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 4
 #define LSPAN_DECODE_COLUMNS 4
-/* 8 sums, 8 of a block; the rest for weights and their scales */
+/* 16 sums of a block, which keep the loads of inputs below the products; some sums of all blocks are in L1 */
 #define LSPAN_PRODUCT_ROWS 8
+#define LSPAN_PRODUCT_VECTORS 2
 /* 16 states, 4 of the exponential, 4 of the token; the rest for operands */
 #define LSPAN_SCAN_TILE 16
 #elif defined(LSPAN_VARIANT_avx2)
@@ -32,8 +34,9 @@
 /* 8 accumulators of values, or as many vectors of queries beside 2 sums; the rest for operands */
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
-/* 4 sums, 4 of a block; the rest for weights, their scales and steps of the product */
+/* 8 sums of a block; those of all blocks are in L1 */
 #define LSPAN_PRODUCT_ROWS 4
+#define LSPAN_PRODUCT_VECTORS 2
 /* 8 states, 4 of the token; the exponential's coefficients come from memory */
 #define LSPAN_SCAN_TILE 8
 #else
@@ -44,6 +47,7 @@
 #define LSPAN_DECODE_ROWS 2
 #define LSPAN_DECODE_COLUMNS 4
 #define LSPAN_PRODUCT_ROWS 4
+#define LSPAN_PRODUCT_VECTORS 1
 #define LSPAN_SCAN_TILE 8
 #endif
 
@@ -120,7 +124,10 @@
  * beside the columns of a tile of inputs. Rows whose sums wait for the next columns: 32 KiB, twice that with a gate. */
 #define LSPAN_PRODUCT_COLUMNS 256
 #define LSPAN_PRODUCT_BLOCK_ROWS 512
-#define LSPAN_PRODUCT_SCRATCH (LSPAN_PRODUCT_COLUMNS * 16 + 2 * LSPAN_PRODUCT_BLOCK_ROWS * 16)
+#define LSPAN_PRODUCT_SCRATCH ((LSPAN_PRODUCT_COLUMNS + 2 * LSPAN_PRODUCT_BLOCK_ROWS) * 2 * 16)
+/* Bytes ahead of the unit that a product reads for which it asks. At 2 KiB four rows took 1.5 times as long as one on one
+ * thread and eight 2.5 times, at 8 KiB 1.05 and 1.5 (q4_1); into L1 is a little better than into L2. */
+#define LSPAN_PRODUCT_AHEAD 8192
 /* Panels that take turns with a tile of inputs, which stays in L1 while they stay in L2. */
 #define LSPAN_PRODUCT_PANELS 4
 /* Tasks for each worker, and the least bytes of weights times tiles of rows of one: a task takes about a microsecond for

@@ -22,7 +22,7 @@ LSPAN_BEGIN_DECLS
 /* Weights [M, K] in panels of 16 rows, the same values as the blocks they were made of, in an order that is the same
  * for every ISA variant but not for every version of the library: not a file format. Types f32, f16, bf16, q4_0, q4_1,
  * q8_0, q4_k and q6_k. They take as many bytes as the blocks, and at most 3% more for the K types, when M is a multiple
- * of 16 and K one of 64. */
+ * of 32 and K one of 64. */
 typedef struct lspan_packed_weights {
     const void *data; /* aligned to LSPAN_WORKSPACE_ALIGNMENT */
     lspan_block_type type;

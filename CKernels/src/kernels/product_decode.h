@@ -5,6 +5,9 @@
 #include "../packing.h"
 #include "variants.h"
 
+/* Floats from one decoded column to the next: those of two panels lie together, as packed f32 weights do. */
+#define COLUMN (LSPAN_PANELS_TOGETHER * LSPAN_PANEL_ROWS)
+
 /* out [4][16] = scales * quants + offsets of one line, of which bits shift .. shift+3 of each byte are the quants. */
 V_INLINE void decode_nibble_line(const uint8_t *line, int shift, v_f32 scales, v_f32 offsets, float *out)
 {
@@ -12,15 +15,15 @@ V_INLINE void decode_nibble_line(const uint8_t *line, int shift, v_f32 scales, v
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
         v_f32 q = v_from_i32(vi_and(vi_srl(bits, 8 * j + shift), vi_set1(15)));
-        v_store(out + j * LSPAN_PANEL_ROWS, v_fma(q, scales, offsets));
+        v_store(out + j * COLUMN, v_fma(q, scales, offsets));
     }
 }
 
 V_INLINE void decode_nibbles(const uint8_t *block, v_f32 scales, v_f32 offsets, float *out)
 {
     for (int g = 0; g < 4; g++) {
-        decode_nibble_line(block + g * LSPAN_LINE, 0, scales, offsets, out + 4 * g * LSPAN_PANEL_ROWS);
-        decode_nibble_line(block + g * LSPAN_LINE, 4, scales, offsets, out + (16 + 4 * g) * LSPAN_PANEL_ROWS);
+        decode_nibble_line(block + g * LSPAN_LINE, 0, scales, offsets, out + 4 * g * COLUMN);
+        decode_nibble_line(block + g * LSPAN_LINE, 4, scales, offsets, out + (16 + 4 * g) * COLUMN);
     }
 }
 
@@ -33,7 +36,7 @@ V_INLINE void decode_unit_q8_0(const uint8_t *unit, int lane, float *out)
 #pragma GCC unroll 4
             for (int j = 0; j < 4; j++) {
                 v_f32 q = v_from_i32(vi_sra(vi_sll(bits, 24 - 8 * j), 24));
-                v_store(out + (32 * half + 4 * g + j) * LSPAN_PANEL_ROWS, v_mul(q, scales));
+                v_store(out + (32 * half + 4 * g + j) * COLUMN, v_mul(q, scales));
             }
         }
     }
@@ -53,7 +56,7 @@ V_INLINE void decode_unit_q6_k(const uint8_t *unit, int lane, float *out)
                 v_i32 low = vi_and(vi_srl(bits, 8 * j + sub % 2 * 4), vi_set1(15));
                 v_i32 high = vi_sll(vi_and(vi_srl(pairs, 8 * j + 2 * g), vi_set1(3)), 4);
                 v_f32 q = v_sub(v_from_i32(vi_or(low, high)), v_set1(32.0f));
-                v_store(out + (16 * sub + 4 * g + j) * LSPAN_PANEL_ROWS, v_mul(q, scales));
+                v_store(out + (16 * sub + 4 * g + j) * COLUMN, v_mul(q, scales));
             }
         }
     }
@@ -65,13 +68,13 @@ V_INLINE void decode_unit(lspan_block_type type, const uint8_t *unit, int lane, 
     switch (type) {
     case lspan_block_type_f16:
         v_store(out, v_load_f16(halves + lane));
-        v_store(out + LSPAN_PANEL_ROWS, v_load_f16(halves + LSPAN_PANEL_ROWS + lane));
+        v_store(out + COLUMN, v_load_f16(halves + LSPAN_PANEL_ROWS + lane));
         break;
     case lspan_block_type_bf16: {
         v_f32 even, odd;
         v_load_bf16_pair(halves + 2 * lane, &even, &odd);
         v_store(out, even);
-        v_store(out + LSPAN_PANEL_ROWS, odd);
+        v_store(out + COLUMN, odd);
         break;
     }
     case lspan_block_type_q8_0:
@@ -81,7 +84,7 @@ V_INLINE void decode_unit(lspan_block_type type, const uint8_t *unit, int lane, 
         for (int half = 0; half < 2; half++) {
             v_f32 scales = v_load_f16(halves + half * LSPAN_PANEL_ROWS + lane);
             const uint8_t *nibbles = unit + LSPAN_LINE + half * LSPAN_NIBBLE_BLOCK + 4 * lane;
-            decode_nibbles(nibbles, scales, v_mul(scales, v_set1(-8.0f)), out + 32 * half * LSPAN_PANEL_ROWS);
+            decode_nibbles(nibbles, scales, v_mul(scales, v_set1(-8.0f)), out + 32 * half * COLUMN);
         }
         break;
     case lspan_block_type_q4_1:
@@ -96,7 +99,7 @@ V_INLINE void decode_unit(lspan_block_type type, const uint8_t *unit, int lane, 
             v_f32 minimum = v_mul(least, v_from_i32(vi_load_u8(minima + sub * LSPAN_PANEL_ROWS)));
             decode_nibbles(
                 unit + 5 * LSPAN_LINE + sub * LSPAN_NIBBLE_BLOCK + 4 * lane, scale, v_sub(v_zero(), minimum),
-                out + 32 * sub * LSPAN_PANEL_ROWS);
+                out + 32 * sub * COLUMN);
         }
         break;
     }
@@ -106,14 +109,17 @@ V_INLINE void decode_unit(lspan_block_type type, const uint8_t *unit, int lane, 
     }
 }
 
-/* `columns` columns of a panel from a multiple of its unit on, rounded up to whole units: out [columns][16]. */
+/* `columns` columns of a panel from a multiple of its unit on, rounded up to whole units: out [columns] of COLUMN floats, of
+ * which the first 16 are written. */
 V_INLINE void decode_columns(lspan_block_type type, const uint8_t *panel, int64_t first, int64_t columns, float *out)
 {
     lspan_packing packing = lspan_packing_of(type);
-    const uint8_t *unit = panel + first / packing.unit_columns * packing.unit_bytes;
-    for (int64_t k = 0; k < columns; k += packing.unit_columns, unit += packing.unit_bytes) {
+    int64_t stride = LSPAN_PANELS_TOGETHER * packing.unit_bytes;
+    const uint8_t *unit = panel + first / packing.unit_columns * stride;
+    for (int64_t k = 0; k < columns; k += packing.unit_columns, unit += stride) {
+        for (int64_t i = 0; i < packing.unit_bytes; i += LSPAN_LINE) v_prefetch_l1(unit + LSPAN_PRODUCT_AHEAD + i);
         for (int lane = 0; lane < LSPAN_PANEL_ROWS; lane += V_WIDTH) {
-            decode_unit(type, unit, lane, out + k * LSPAN_PANEL_ROWS + lane);
+            decode_unit(type, unit, lane, out + k * COLUMN + lane);
         }
     }
 }

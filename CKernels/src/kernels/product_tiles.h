@@ -1,7 +1,8 @@
-/* product_tiles.h: sums of products of a tile of input rows with V_WIDTH rows of a panel, from beginning to end.
+/* product_tiles.h: sums of products of a tile of input rows with V_WIDTH rows of each of some panels, from beginning to end.
  *
- * `panel` points at the first of the V_WIDTH rows in the panel's first line. Each row's sums are made in the same order
- * whatever the number of rows. */
+ * Several panels share each load of an input, which would else take longer than the products. `lane` is the first of the
+ * V_WIDTH rows in every panel; arrays of vectors are [panels][rows]. Each row's sums are made in the same order whatever the
+ * number of rows. Sums are kept in arrays of the body's own, which the compiler can hold in registers. */
 #ifndef LSPAN_PRODUCT_TILES_H
 #define LSPAN_PRODUCT_TILES_H
 
@@ -36,196 +37,284 @@ V_INLINE input_tile tile_of(const lspan_product_inputs *in, int64_t tile)
     return t;
 }
 
-/* dots += the products of a block of nibbles, 32 columns, with quants [8][rows]. */
-V_INLINE void dot_nibbles(const int rows, const uint8_t *block, const int32_t *quants, v_i32 *dots)
+#define PANELS LSPAN_PRODUCT_VECTORS
+#define TILE (LSPAN_PRODUCT_ROWS * PANELS)
+
+/* Weights of a tile: its panels, at the unit that is next. */
+typedef struct weight_tile {
+    const uint8_t *panels[PANELS];
+} weight_tile;
+
+/* To the next unit. What lies ahead is asked for, because the loads of a few blocks are all that an out-of-order window
+ * holds, and a memory stream needs more; beyond the end that is harmless. */
+V_INLINE void advance(weight_tile *w, const int64_t unit_bytes)
+{
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < LSPAN_PANELS_TOGETHER * unit_bytes; i += LSPAN_LINE) {
+        v_prefetch_l1(w->panels[0] + LSPAN_PRODUCT_AHEAD + i);
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < PANELS; p++) w->panels[p] += LSPAN_PANELS_TOGETHER * unit_bytes;
+}
+
+V_INLINE void clear_sums(const int rows, v_f32 *sums)
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < PANELS * rows; i++) sums[i] = v_zero();
+}
+
+V_INLINE void return_sums(const int rows, const v_f32 *sums, v_f32 *result)
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < PANELS * rows; i++) result[i] = sums[i];
+}
+
+/* dots = one number a row */
+V_INLINE void start_dots(const int rows, const int32_t *numbers, v_i32 *dots)
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < PANELS * rows; i++) dots[i] = numbers ? vi_set1(numbers[i % rows]) : vi_set1(0);
+}
+
+/* dots += products of a line of each panel, unsigned bytes, with quants [rows] */
+V_INLINE void dot_lines(const int rows, const v_i32 *lines, const int32_t *quants, v_i32 *dots)
+{
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        v_i32 x = vi_set1(quants[r]);
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; p++) dots[p * rows + r] = vi_dot_u8(dots[p * rows + r], lines[p], x);
+    }
+}
+
+/* dots += the products of a block of nibbles, 32 columns, at `offset` in each panel's unit, with quants [8][rows]. */
+V_INLINE void dot_nibbles(const int rows, const weight_tile *w, int64_t offset, const int32_t *quants, v_i32 *dots)
 {
     v_i32 low_bits = vi_set1(0x0F0F0F0F);
 #pragma GCC unroll 4
     for (int g = 0; g < 4; g++) {
-        v_i32 line = vi_load(block + g * LSPAN_LINE);
-        v_i32 low = vi_and(line, low_bits), high = vi_and(vi_srl(line, 4), low_bits);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) dots[r] = vi_dot_u8(dots[r], low, vi_set1(quants[g * rows + r]));
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) dots[r] = vi_dot_u8(dots[r], high, vi_set1(quants[(g + 4) * rows + r]));
+        v_i32 low[PANELS], high[PANELS];
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; p++) {
+            v_i32 line = vi_load(w->panels[p] + offset + g * LSPAN_LINE);
+            low[p] = vi_and(line, low_bits);
+            high[p] = vi_and(vi_srl(line, 4), low_bits);
+        }
+        dot_lines(rows, low, quants + g * rows, dots);
+        dot_lines(rows, high, quants + (g + 4) * rows, dots);
     }
 }
 
 /* sums += weight scales * input scales * dots of a block */
-V_INLINE void add_scaled(const int rows, const v_i32 *dots, v_f32 weight_scales, const float *input_scales, v_f32 *sums)
+V_INLINE void add_scaled(const int rows, const v_i32 *dots, const v_f32 *weight_scales, const float *input_scales, v_f32 *sums)
 {
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
-        sums[r] = v_fma(v_from_i32(dots[r]), v_mul(weight_scales, v_set1(input_scales[r])), sums[r]);
-    }
-}
-
-V_INLINE v_f32 load_scales(const uint8_t *halves)
-{
-    return v_load_f16((const uint16_t *)(const void *)halves);
-}
-
-V_INLINE void tile_q4_0(const int rows, const uint8_t *panel, int lane, int64_t columns, input_tile x, v_f32 *sums)
-{
-    for (int64_t unit = 0; unit * 64 < columns; unit++, panel += 9 * LSPAN_LINE) {
-        for (int half = 0; half < 2; half++) {
-            int64_t at = (2 * unit + half) * rows;
-            v_i32 dots[LSPAN_PRODUCT_ROWS];
-#pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) dots[r] = vi_set1(x.minus8[at + r]);
-            dot_nibbles(rows, panel + LSPAN_LINE + half * LSPAN_NIBBLE_BLOCK + 4 * lane, x.quants + at * 8, dots);
-            add_scaled(rows, dots, load_scales(panel + half * (LSPAN_LINE / 2) + 2 * lane), x.scales + at, sums);
+        v_f32 x = v_set1(input_scales[r]);
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; p++) {
+            sums[p * rows + r] = v_fma(v_from_i32(dots[p * rows + r]), v_mul(weight_scales[p], x), sums[p * rows + r]);
         }
     }
 }
 
-V_INLINE void tile_q8_0(const int rows, const uint8_t *panel, int lane, int64_t columns, input_tile x, v_f32 *sums)
+/* sums += minima of the weights * scaled sums of the inputs */
+V_INLINE void add_minima(const int rows, const v_f32 *minima, const float *scaled_sums, v_f32 *sums)
 {
-    for (int64_t unit = 0; unit * 64 < columns; unit++, panel += 17 * LSPAN_LINE) {
-        for (int half = 0; half < 2; half++) {
-            int64_t at = (2 * unit + half) * rows;
-            const uint8_t *lines = panel + (1 + 8 * half) * LSPAN_LINE + 4 * lane;
-            v_i32 dots[LSPAN_PRODUCT_ROWS];
 #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) dots[r] = vi_set1(x.minus_bias[at + r]);
+    for (int r = 0; r < rows; r++) {
+        v_f32 x = v_set1(scaled_sums[r]);
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; p++) sums[p * rows + r] = v_fma(minima[p], x, sums[p * rows + r]);
+    }
+}
+
+/* 16-bit scales at `offset` in each panel's unit */
+V_INLINE void load_scales(const weight_tile *w, int64_t offset, v_f32 *scales)
+{
+#pragma GCC unroll 4
+    for (int p = 0; p < PANELS; p++) {
+        scales[p] = v_load_f16((const uint16_t *)(const void *)(w->panels[p] + offset));
+    }
+}
+
+V_INLINE void tile_q4_0(const int rows, weight_tile w, int lane, int64_t columns, input_tile x, v_f32 *result)
+{
+    v_f32 sums[TILE], scales[PANELS];
+    clear_sums(rows, sums);
+    for (int64_t block = 0; block * 32 < columns; block += 2, advance(&w, 9 * LSPAN_LINE)) {
+        for (int half = 0; half < 2; half++) {
+            int64_t at = (block + half) * rows;
+            v_i32 dots[TILE];
+            start_dots(rows, x.minus8 + at, dots);
+            dot_nibbles(rows, &w, LSPAN_LINE + half * LSPAN_NIBBLE_BLOCK + 4 * lane, x.quants + at * 8, dots);
+            load_scales(&w, half * (LSPAN_LINE / 2) + 2 * lane, scales);
+            add_scaled(rows, dots, scales, x.scales + at, sums);
+        }
+    }
+    return_sums(rows, sums, result);
+}
+
+V_INLINE void tile_q8_0(const int rows, weight_tile w, int lane, int64_t columns, input_tile x, v_f32 *result)
+{
+    v_f32 sums[TILE], scales[PANELS];
+    clear_sums(rows, sums);
+    for (int64_t block = 0; block * 32 < columns; block += 2, advance(&w, 17 * LSPAN_LINE)) {
+        for (int half = 0; half < 2; half++) {
+            int64_t at = (block + half) * rows;
+            v_i32 dots[TILE];
+            start_dots(rows, x.minus_bias + at, dots);
 #pragma GCC unroll 8
             for (int g = 0; g < 8; g++) {
-                v_i32 line = vi_load(lines + g * LSPAN_LINE);
+                v_i32 lines[PANELS];
+#pragma GCC unroll 4
+                for (int p = 0; p < PANELS; p++) {
+                    lines[p] = vi_biased_i8(vi_load(w.panels[p] + (1 + 8 * half + g) * LSPAN_LINE + 4 * lane));
+                }
 #pragma GCC unroll 8
                 for (int r = 0; r < rows; r++) {
-                    dots[r] = vi_dot_i8(dots[r], line, vi_set1(x.quants[(at * 8) + g * rows + r]));
-                }
-            }
-            add_scaled(rows, dots, load_scales(panel + half * (LSPAN_LINE / 2) + 2 * lane), x.scales + at, sums);
-        }
-    }
-}
-
-/* sums += a vector * one number a row */
-V_INLINE void add_minima(const int rows, v_f32 minima, const float *scaled_sums, v_f32 *sums)
-{
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) sums[r] = v_fma(minima, v_set1(scaled_sums[r]), sums[r]);
-}
-
-V_INLINE void clear_dots(const int rows, v_i32 *dots)
-{
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) dots[r] = vi_set1(0);
-}
-
-V_INLINE void tile_q4_1(const int rows, const uint8_t *panel, int lane, int64_t columns, input_tile x, v_f32 *sums)
-{
-    for (int64_t block = 0; block * 32 < columns; block++, panel += LSPAN_LINE + LSPAN_NIBBLE_BLOCK) {
-        int64_t at = block * rows;
-        v_i32 dots[LSPAN_PRODUCT_ROWS];
-        clear_dots(rows, dots);
-        dot_nibbles(rows, panel + LSPAN_LINE + 4 * lane, x.quants + at * 8, dots);
-        add_scaled(rows, dots, load_scales(panel + 2 * lane), x.scales + at, sums);
-        add_minima(rows, load_scales(panel + LSPAN_LINE / 2 + 2 * lane), x.scaled_sums + at, sums);
-    }
-}
-
-V_INLINE void tile_q4_k(const int rows, const uint8_t *panel, int lane, int64_t columns, input_tile x, v_f32 *sums)
-{
-    for (int64_t unit = 0; unit * 256 < columns; unit++, panel += 37 * LSPAN_LINE) {
-        v_f32 d = load_scales(panel + 2 * lane), least = load_scales(panel + LSPAN_LINE / 2 + 2 * lane);
-        const uint8_t *scales = panel + LSPAN_LINE + lane, *minima = scales + 8 * LSPAN_PANEL_ROWS;
-        const uint8_t *nibbles = panel + 5 * LSPAN_LINE + 4 * lane;
-        for (int sub = 0; sub < 8; sub++) {
-            int64_t at = (8 * unit + sub) * rows;
-            v_i32 dots[LSPAN_PRODUCT_ROWS];
-            clear_dots(rows, dots);
-            dot_nibbles(rows, nibbles + sub * LSPAN_NIBBLE_BLOCK, x.quants + at * 8, dots);
-            v_f32 scale = v_mul(d, v_from_i32(vi_load_u8(scales + sub * LSPAN_PANEL_ROWS)));
-            v_f32 minimum = v_mul(least, v_from_i32(vi_load_u8(minima + sub * LSPAN_PANEL_ROWS)));
-            add_scaled(rows, dots, scale, x.scales + at, sums);
-            add_minima(rows, v_sub(v_zero(), minimum), x.scaled_sums + at, sums);
-        }
-    }
-}
-
-V_INLINE void tile_q6_k(const int rows, const uint8_t *panel, int lane, int64_t columns, input_tile x, v_f32 *sums)
-{
-    v_i32 low_bits = vi_set1(0x0F0F0F0F), pair_bits = vi_set1(0x30303030);
-    for (int64_t unit = 0; unit * 256 < columns; unit++, panel += 53 * LSPAN_LINE) {
-        v_f32 d = load_scales(panel + 2 * lane);
-        const int8_t *scales = (const int8_t *)panel + LSPAN_LINE + lane;
-        for (int run = 0; run < 8; run++) {
-            int64_t at = (8 * unit + run) * rows;
-            const uint8_t *nibbles = panel + (5 + 6 * run) * LSPAN_LINE + 4 * lane;
-#pragma GCC unroll 2
-            for (int half = 0; half < 2; half++) {
-                v_i32 pairs = vi_load(nibbles + (4 + half) * LSPAN_LINE);
-                v_i32 dots[LSPAN_PRODUCT_ROWS];
-#pragma GCC unroll 8
-                for (int r = 0; r < rows; r++) dots[r] = vi_set1(x.minus32[2 * at + half * rows + r]);
+                    v_i32 quants = vi_set1(x.quants[at * 8 + g * rows + r]);
 #pragma GCC unroll 4
-                for (int g = 0; g < 4; g++) {
-                    v_i32 line = vi_load(nibbles + g * LSPAN_LINE);
-                    v_i32 low = vi_and(half ? vi_srl(line, 4) : line, low_bits);
-                    v_i32 high = vi_and(g < 3 ? vi_sll(pairs, 4 - 2 * g) : vi_srl(pairs, 2), pair_bits);
-                    v_i32 quants = vi_or(low, high);
-#pragma GCC unroll 8
-                    for (int r = 0; r < rows; r++) {
-                        dots[r] = vi_dot_u8(dots[r], quants, vi_set1(x.quants[at * 8 + (half * 4 + g) * rows + r]));
+                    for (int p = 0; p < PANELS; p++) {
+                        dots[p * rows + r] = vi_dot_i8(dots[p * rows + r], lines[p], quants);
                     }
                 }
-                v_f32 scale = v_mul(d, v_from_i32(vi_load_i8(scales + (2 * run + half) * LSPAN_PANEL_ROWS)));
-                add_scaled(rows, dots, scale, x.scales + at, sums);
+            }
+            load_scales(&w, half * (LSPAN_LINE / 2) + 2 * lane, scales);
+            add_scaled(rows, dots, scales, x.scales + at, sums);
+        }
+    }
+    return_sums(rows, sums, result);
+}
+
+V_INLINE void tile_q4_1(const int rows, weight_tile w, int lane, int64_t columns, input_tile x, v_f32 *result)
+{
+    v_f32 sums[TILE], scales[PANELS];
+    clear_sums(rows, sums);
+    for (int64_t block = 0; block * 32 < columns; block++, advance(&w, LSPAN_LINE + LSPAN_NIBBLE_BLOCK)) {
+        int64_t at = block * rows;
+        v_i32 dots[TILE];
+        start_dots(rows, NULL, dots);
+        dot_nibbles(rows, &w, LSPAN_LINE + 4 * lane, x.quants + at * 8, dots);
+        load_scales(&w, 2 * lane, scales);
+        add_scaled(rows, dots, scales, x.scales + at, sums);
+        load_scales(&w, LSPAN_LINE / 2 + 2 * lane, scales);
+        add_minima(rows, scales, x.scaled_sums + at, sums);
+    }
+    return_sums(rows, sums, result);
+}
+
+V_INLINE void tile_q4_k(const int rows, weight_tile w, int lane, int64_t columns, input_tile x, v_f32 *result)
+{
+    v_f32 sums[TILE], d[PANELS], least[PANELS], scales[PANELS], minima[PANELS];
+    clear_sums(rows, sums);
+    for (int64_t block = 0; block * 32 < columns; block += 8, advance(&w, 37 * LSPAN_LINE)) {
+        load_scales(&w, 2 * lane, d);
+        load_scales(&w, LSPAN_LINE / 2 + 2 * lane, least);
+        for (int sub = 0; sub < 8; sub++) {
+            int64_t at = (block + sub) * rows;
+            v_i32 dots[TILE];
+            start_dots(rows, NULL, dots);
+            dot_nibbles(rows, &w, 5 * LSPAN_LINE + sub * LSPAN_NIBBLE_BLOCK + 4 * lane, x.quants + at * 8, dots);
+#pragma GCC unroll 4
+            for (int p = 0; p < PANELS; p++) {
+                const uint8_t *bytes = w.panels[p] + LSPAN_LINE + sub * LSPAN_PANEL_ROWS + lane;
+                scales[p] = v_mul(d[p], v_from_i32(vi_load_u8(bytes)));
+                minima[p] = v_mul(v_sub(v_zero(), least[p]), v_from_i32(vi_load_u8(bytes + 8 * LSPAN_PANEL_ROWS)));
+            }
+            add_scaled(rows, dots, scales, x.scales + at, sums);
+            add_minima(rows, minima, x.scaled_sums + at, sums);
+        }
+    }
+    return_sums(rows, sums, result);
+}
+
+/* Line g of 16 columns of q6_k: nibbles of one half of a line's bytes and the bit pairs above them. */
+V_INLINE v_i32 six_bit_line(const uint8_t *nibbles, const int half, const int g, v_i32 pairs)
+{
+    v_i32 line = vi_load(nibbles + g * LSPAN_LINE);
+    v_i32 low = vi_and(half ? vi_srl(line, 4) : line, vi_set1(0x0F0F0F0F));
+    return vi_or(low, vi_and(g < 3 ? vi_sll(pairs, 4 - 2 * g) : vi_srl(pairs, 2), vi_set1(0x30303030)));
+}
+
+V_INLINE void tile_q6_k(const int rows, weight_tile w, int lane, int64_t columns, input_tile x, v_f32 *result)
+{
+    v_f32 sums[TILE], d[PANELS], scales[PANELS];
+    clear_sums(rows, sums);
+    for (int64_t block = 0; block * 32 < columns; block += 8, advance(&w, 53 * LSPAN_LINE)) {
+        load_scales(&w, 2 * lane, d);
+        for (int run = 0; run < 8; run++) {
+            int64_t at = (block + run) * rows;
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                v_i32 dots[TILE], pairs[PANELS], lines[PANELS];
+                start_dots(rows, x.minus32 + 2 * at + half * rows, dots);
+#pragma GCC unroll 4
+                for (int p = 0; p < PANELS; p++) {
+                    pairs[p] = vi_load(w.panels[p] + (5 + 6 * run + 4 + half) * LSPAN_LINE + 4 * lane);
+                }
+#pragma GCC unroll 4
+                for (int g = 0; g < 4; g++) {
+#pragma GCC unroll 4
+                    for (int p = 0; p < PANELS; p++) {
+                        const uint8_t *nibbles = w.panels[p] + (5 + 6 * run) * LSPAN_LINE + 4 * lane;
+                        lines[p] = six_bit_line(nibbles, half, g, pairs[p]);
+                    }
+                    dot_lines(rows, lines, x.quants + at * 8 + (half * 4 + g) * rows, dots);
+                }
+#pragma GCC unroll 4
+                for (int p = 0; p < PANELS; p++) {
+                    const uint8_t *bytes = w.panels[p] + LSPAN_LINE + (2 * run + half) * LSPAN_PANEL_ROWS + lane;
+                    scales[p] = v_mul(d[p], v_from_i32(vi_load_i8((const int8_t *)bytes)));
+                }
+                add_scaled(rows, dots, scales, x.scales + at, sums);
             }
         }
     }
+    return_sums(rows, sums, result);
 }
 
 #if V_BF16_DOT
-/* Two sums a row, of even and of odd units, hide the instruction's latency. */
-V_INLINE void tile_bf16(const int rows, const uint8_t *panel, int lane, int64_t columns, input_tile x, v_f32 *sums)
+V_INLINE void tile_bf16(const int rows, weight_tile w, int lane, int64_t columns, input_tile x, v_f32 *result)
 {
-    v_f32 odd[LSPAN_PRODUCT_ROWS];
+    v_f32 sums[TILE];
+    clear_sums(rows, sums);
+    const float *pairs = (const float *)(const void *)x.pairs;
+    for (int64_t k = 0; k < columns; k += 2, pairs += rows, advance(&w, LSPAN_LINE)) {
+        v_f32 lines[PANELS];
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; p++) lines[p] = v_load((const float *)(const void *)w.panels[p] + lane);
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) odd[r] = v_zero();
-    const float *w = (const float *)(const void *)panel + lane, *pairs = (const float *)(const void *)x.pairs;
-    int64_t units = (columns + 1) / 2, unit = 0;
-    for (; unit + 2 <= units; unit += 2) {
-        v_f32 a = v_load(w + unit * LSPAN_PANEL_ROWS), b = v_load(w + (unit + 1) * LSPAN_PANEL_ROWS);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) sums[r] = v_dot_bf16(sums[r], a, v_set1(pairs[unit * rows + r]));
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) odd[r] = v_dot_bf16(odd[r], b, v_set1(pairs[(unit + 1) * rows + r]));
+        for (int r = 0; r < rows; r++) {
+            v_f32 pair = v_set1(pairs[r]);
+#pragma GCC unroll 4
+            for (int p = 0; p < PANELS; p++) sums[p * rows + r] = v_dot_bf16(sums[p * rows + r], lines[p], pair);
+        }
     }
-    if (unit < units) {
-        v_f32 a = v_load(w + unit * LSPAN_PANEL_ROWS);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) sums[r] = v_dot_bf16(sums[r], a, v_set1(pairs[unit * rows + r]));
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) sums[r] = v_add(sums[r], odd[r]);
+    return_sums(rows, sums, result);
 }
 #endif
 
-/* Columns 0 .. columns-1 of weights decoded to f32, [columns][16], with rows of x a stride apart. */
+/* result += columns 0 .. columns-1 of weights as f32, [columns][16] in each panel, with rows of x a stride apart; in one
+ * addition, so that an error grows with the number of such runs and with their length, not with the product of both. */
 V_INLINE void tile_f32(
-    const int rows, const float *weights, int64_t columns, const float *x, int64_t stride, v_f32 *sums)
+    const int rows, weight_tile w, int lane, int64_t columns, const float *x, int64_t stride, v_f32 *result)
 {
-    v_f32 even[LSPAN_PRODUCT_ROWS], odd[LSPAN_PRODUCT_ROWS];
+    v_f32 sums[TILE];
+    clear_sums(rows, sums);
+    for (int64_t k = 0; k < columns; k++, advance(&w, LSPAN_LINE)) {
+        v_f32 lines[PANELS];
+#pragma GCC unroll 4
+        for (int p = 0; p < PANELS; p++) lines[p] = v_load((const float *)(const void *)w.panels[p] + lane);
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) even[r] = odd[r] = v_zero();
-    int64_t k = 0;
-    for (; k + 2 <= columns; k += 2) {
-        v_f32 a = v_load(weights + k * LSPAN_PANEL_ROWS), b = v_load(weights + (k + 1) * LSPAN_PANEL_ROWS);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) even[r] = v_fma(a, v_set1(x[r * stride + k]), even[r]);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) odd[r] = v_fma(b, v_set1(x[r * stride + k + 1]), odd[r]);
+        for (int r = 0; r < rows; r++) {
+            v_f32 value = v_set1(x[r * stride + k]);
+#pragma GCC unroll 4
+            for (int p = 0; p < PANELS; p++) sums[p * rows + r] = v_fma(lines[p], value, sums[p * rows + r]);
+        }
     }
-    if (k < columns) {
-        v_f32 a = v_load(weights + k * LSPAN_PANEL_ROWS);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) even[r] = v_fma(a, v_set1(x[r * stride + k]), even[r]);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) sums[r] = v_add(sums[r], v_add(even[r], odd[r]));
+#pragma GCC unroll 16
+    for (int i = 0; i < PANELS * rows; i++) result[i] = v_add(result[i], sums[i]);
 }
 
 #endif

@@ -216,6 +216,7 @@ V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s)
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
 }
 #define V_DOT_I8_BIAS 0
+V_INLINE v_i32 vi_biased_i8(v_i32 w) { return w; }
 V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
 {
     return vi_dot_u8(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(s, w));

@@ -280,16 +280,15 @@ V_INLINE void vi_store_i8(int8_t *p, v_i32 x)
 V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s) { return _mm512_dpbusd_epi32(sum, u, s); }
 /* The instruction has one unsigned side: signed bytes go there with their sign bit flipped, which adds 128. */
 #define V_DOT_I8_BIAS 128
-V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
-{
-    return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), s);
-}
+V_INLINE v_i32 vi_biased_i8(v_i32 w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
+V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s) { return vi_dot_u8(sum, w, s); }
 #else
 V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s)
 {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(u, s), _mm512_set1_epi16(1)));
 }
 #define V_DOT_I8_BIAS 0
+V_INLINE v_i32 vi_biased_i8(v_i32 w) { return w; }
 V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
 {
     __m512i signed_s = _mm512_mask_sub_epi8(s, _mm512_movepi8_mask(w), _mm512_setzero_si512(), s);

@@ -118,6 +118,7 @@ V_INLINE v_i32 vi_dot_u8(v_i32 sum, v_i32 u, v_i32 s)
     return sum;
 }
 #define V_DOT_I8_BIAS 0
+V_INLINE v_i32 vi_biased_i8(v_i32 w) { return w; }
 V_INLINE v_i32 vi_dot_i8(v_i32 sum, v_i32 w, v_i32 s)
 {
     for (int i = 0; i < 32; i += 8) sum += (int8_t)((uint32_t)w >> i & 255u) * (int8_t)((uint32_t)s >> i & 255u);

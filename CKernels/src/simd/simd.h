@@ -20,7 +20,7 @@
  *   v_transpose             rows[i] lane j <-> rows[j] lane i
  *   vi_dot_u8(s, u, x)      s + the four products of bytes of each 32-bit lane, u unsigned and at most 127, x signed and
  *                           not -128
- *   vi_dot_i8(s, w, x)      the same of signed bytes w + V_DOT_I8_BIAS, w any
+ *   vi_biased_i8(w)         signed bytes w, any, as vi_dot_i8(s, w, x) wants them, which is the same of w + V_DOT_I8_BIAS
  *   v_unzip, v_zip          2 * V_WIDTH elements in two vectors: apart into even and odd ones, and back
  *
  * and where V_SPLIT32 is 1, because there it is cheap:
