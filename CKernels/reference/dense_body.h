@@ -76,7 +76,7 @@ void NAME(rope)(
     }
 }
 
-static REAL NAME(activate)(lspan_activation activation, REAL x)
+REAL NAME(activation)(lspan_activation activation, REAL x)
 {
     /* 2 / pi and 1 / 2 under the roots of the two GELU forms */
     const REAL two_over_pi = (REAL)0.63661977236758134308;
@@ -97,7 +97,7 @@ void NAME(gated_activation)(
 {
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < columns; c++) {
-            output[r * columns + c] = NAME(activate)(activation, NAME(at)(gate, r, c)) * NAME(at)(up, r, c);
+            output[r * columns + c] = NAME(activation)(activation, NAME(at)(gate, r, c)) * NAME(at)(up, r, c);
         }
     }
 }

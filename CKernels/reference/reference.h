@@ -31,6 +31,32 @@ typedef struct lspan_reference_keys {
     const void *user;
 } lspan_reference_keys;
 
+/* What the inputs of a product are rounded to before they are multiplied. */
+typedef enum lspan_reference_rounding {
+    lspan_reference_rounding_none,
+    /* 32 at a time: integers to nearest even, times one f32 scale, the largest magnitude over 127 */
+    lspan_reference_rounding_8bit,
+    lspan_reference_rounding_bf16
+} lspan_reference_rounding;
+
+/* One output of a product, from weights that are not packed. */
+typedef struct lspan_reference_product {
+    int64_t rows;
+    const float *input; /* [rows, weights.columns] */
+    int64_t input_row_stride;
+    lspan_reference_rounding rounding;
+    lspan_weights weights;
+    lspan_weights gate; /* data NULL for none */
+    lspan_activation activation;
+    const float *initial; /* [rows, weights.rows], what the output held where it accumulates; NULL for none */
+    int64_t initial_row_stride;
+} lspan_reference_product;
+
+/* A row of inputs as they are multiplied; `steps` (may be NULL) are the distances of the numbers that each could be
+ * rounded to, 0 where nothing is rounded. */
+void lspan_reference_round_inputs(
+    lspan_reference_rounding rounding, const float *input, int64_t count, double *rounded, double *steps);
+
 #define LSPAN_REFERENCE_DECLARE(REAL, NAME)                                                                       \
     /* output [sum T, Hq, D], log_sum_exp [sum T, Hq] */                                                          \
     void NAME(attention)(const lspan_attention *attention, REAL *output, REAL *log_sum_exp);                      \
@@ -75,8 +101,12 @@ typedef struct lspan_reference_keys {
     void NAME(gated_rms_norm)(const lspan_gated_rms_norm *norm, REAL *output);                                    \
     /* output [sum L, E], state [B, E, N], kept [B, E] or NULL */                                                 \
     void NAME(selective_scan)(const lspan_selective_scan *scan, REAL *output, REAL *state, int64_t *kept);        \
+    /* of one number */                                                                                           \
+    REAL NAME(activation)(lspan_activation activation, REAL x);                                                   \
     /* with accumulate, reads what linear->output holds before the kernel runs */                                 \
-    void NAME(linear)(const lspan_linear *linear, REAL *output);
+    void NAME(linear)(const lspan_linear *linear, REAL *output);                                                  \
+    /* output [rows, weights.rows] */                                                                             \
+    void NAME(product)(const lspan_reference_product *product, REAL *output);
 
 #define LSPAN_REFERENCE_F64(function) lspan_reference_##function##_f64
 #define LSPAN_REFERENCE_F32(function) lspan_reference_##function##_f32

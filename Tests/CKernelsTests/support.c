@@ -426,3 +426,27 @@ void test_check_errors(
         error <= allowed, "%s %s: error %g exceeds %g (floor %g); element %lld is %.9g, not %.9g", kernel, context,
         error, allowed, floor, (long long)worst, (double)(count ? got[worst] : 0), count ? want[worst] : 0);
 }
+
+void test_check_bounds(
+    const char *kernel, const char *context, const float *got, const double *want, const double *bounds, int64_t count)
+{
+    double ratio = 0;
+    int64_t worst = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double x = (double)got[i], rounded = (double)(float)want[i];
+        if (!isfinite(rounded) || !isfinite(x)) {
+            int same = isnan(rounded) ? isnan(x) : x == rounded;
+            if (!CHECK_MESSAGE(same, "%s %s: element %lld is %g, not %g", kernel, context, (long long)i, x, want[i])) return;
+            continue;
+        }
+        double error = fabs(x - want[i]);
+        if (error > ratio * bounds[i]) {
+            ratio = bounds[i] > 0 ? error / bounds[i] : (double)INFINITY;
+            worst = i;
+        }
+    }
+    if (ratio > 0) remember_ratio(kernel, context, ratio);
+    CHECK_MESSAGE(
+        ratio <= 1, "%s %s: element %lld is %.9g, not %.9g, which is %.3g of the error allowed", kernel, context,
+        (long long)worst, (double)(count ? got[worst] : 0), count ? want[worst] : 0, ratio);
+}

@@ -136,4 +136,8 @@ void test_check_errors(
     const char *kernel, const char *context, lspan_dtype dtype, const float *got, const double *want,
     const float *simple, int64_t count, double floor);
 
+/* Passes if each |got - want| <= bound of its own; NaN must meet NaN, and an infinity the same infinity. */
+void test_check_bounds(
+    const char *kernel, const char *context, const float *got, const double *want, const double *bounds, int64_t count);
+
 #endif
