@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +16,12 @@ ROOT = HERE.parent.parent
 PEERS = Path(os.environ.get("LONGSPAN_PEERS", ROOT / ".build/peers"))
 PROGRAMS = ROOT / ".build/peers-engines"
 
+# of run.py; models.py has "transformers"
 ENGINES = ("longspan", "torch", "onnxruntime", "openvino", "ggml")
 
 # Large temporaries stay mapped, in huge pages. OpenVINO crashes with it (it frees what another allocator gave).
 # Ours and ggml's operands are mapped in huge pages by serve.c, and their calls allocate nothing.
-JEMALLOC_ENGINES = ("torch", "onnxruntime")
+JEMALLOC_ENGINES = ("torch", "onnxruntime", "transformers")
 JEMALLOC_OPTIONS = (
     "oversize_threshold:0,background_thread:false,metadata_thp:auto,thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1"
 )
@@ -127,10 +129,10 @@ class Engine:
 class Team:
     """All engines of a run."""
 
-    def __init__(self, threads: int, log_folder: Path) -> None:
+    def __init__(self, threads: int, log_folder: Path, names: Sequence[str] = ENGINES) -> None:
         log_folder.mkdir(parents=True, exist_ok=True)
         self.engines = {
-            name: Engine(name, threads, open(log_folder / f"{name}.log", "wb", buffering=0)) for name in ENGINES
+            name: Engine(name, threads, open(log_folder / f"{name}.log", "wb", buffering=0)) for name in names
         }
         # switches to another engine that found one still busy after all patience
         self.busy_switches = 0

@@ -51,8 +51,7 @@ def last_level_bytes() -> int:
     return max(sizes)
 
 
-def environment(team: Team, threads: int) -> Json:
-    jemalloc = find_jemalloc()
+def machine(threads: int) -> Json:
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -62,8 +61,14 @@ def environment(team: Team, threads: int) -> Json:
         "huge_pages": read_first("/sys/kernel/mm/transparent_hugepage/enabled", "unknown"),
         "load_average": read_first("/proc/loadavg", "unknown"),
         "threads": threads,
+    }
+
+
+def environment(team: Team, threads: int) -> Json:
+    on_jemalloc = ", ".join(name for name in JEMALLOC_ENGINES if name in team.engines)
+    return machine(threads) | {
         "engines": {name: engine.about for name, engine in team.engines.items() if engine.about},
-        "allocator": f"jemalloc for {', '.join(JEMALLOC_ENGINES)}" if jemalloc else "jemalloc is not installed",
+        "allocator": f"jemalloc for {on_jemalloc}" if find_jemalloc() else "jemalloc is not installed",
         "wait_policy": {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "default")} | WAIT_POLICY,
     }
 

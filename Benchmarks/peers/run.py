@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cases import Case, all_cases
 from measure import CaseResult, CaseTimer
 from plot import bar_chart
 from processes import ENGINES, PROGRAMS, EngineError, Team
+from progress import Progress
 from report import (
     LEGEND,
     case_table,
@@ -27,30 +27,10 @@ from sparse_cases import sparse_cases
 from ssm_cases import ssm_cases
 
 
-class Progress:
-    """A bar with the time left on stderr, if that is a terminal; cases weigh what they are likely to take."""
-
-    def __init__(self, cases: list[Case], seconds: float) -> None:
-        self.weights = [self.weight(case, seconds) for case in cases]
-        self.start = time.monotonic()
-
-    @staticmethod
-    def weight(case: Case, seconds: float) -> float:
-        # peers make at least four calls
-        return sum(max(seconds, 4 * case.peer_seconds) + 1 for _ in range(1 + len(case.peers())))
-
-    def show(self, index: int, text: str, part_of_case: float) -> None:
-        if not sys.stderr.isatty():
-            return
-        part = (sum(self.weights[:index]) + part_of_case * self.weights[index]) / sum(self.weights)
-        elapsed = time.monotonic() - self.start
-        left = f"{elapsed / part * (1 - part) / 60:.0f} min left" if part > 0 else ""
-        bar = "#" * round(20 * part)
-        print(f"\r\033[K[{bar:20}] {100 * part:3.0f}% {left}  {text}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+def weight(case: Case, seconds: float) -> float:
+    """What a case is likely to take."""
+    # peers make at least four calls
+    return sum(max(seconds, 4 * case.peer_seconds) + 1 for _ in range(1 + len(case.peers())))
 
 
 def pattern(text: str) -> re.Pattern[str]:
@@ -79,7 +59,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(team: Team, cases: list[Case], options: argparse.Namespace) -> list[CaseResult]:
-    progress = Progress(cases, options.seconds)
+    progress = Progress([weight(case, options.seconds) for case in cases])
     results: list[CaseResult] = []
     for index, case in enumerate(cases):
         copies = case.copies(last_level_bytes())

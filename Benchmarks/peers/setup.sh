@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs and builds what run.py compares: PyTorch, onnxruntime and OpenVINO from PyPI in a virtual environment, ggml
-# from the source package of llama-cpp-python, this library, and the two engines in C and C++. What is there is kept.
+# Installs and builds what run.py and models.py compare: PyTorch, transformers, onnxruntime and OpenVINO from PyPI in a
+# virtual environment, ggml and llama-bench from the source package of llama-cpp-python, this library, and the two
+# engines in C and C++. What is there is kept.
 #
 #     JOBS=4 Benchmarks/peers/setup.sh      compiles with four jobs instead of two
 #
@@ -28,13 +29,14 @@ if [ ! -d "$source" ]; then
 fi
 # the pointer to a repository that the package does not carry makes every build configure anew
 rm -f "$source/.git"
-# llama.cpp's own defaults, which ggml by itself does not have, come with configuring all of it
+# llama.cpp's own defaults, which ggml by itself does not have, come with configuring all of it; llama-bench then runs on
+# the very ggml that run.py times
 cmake -S "$source" -B "$peers/ggml" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON \
-  -DGGML_OPENMP=ON -DGGML_CCACHE=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
-  -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF >"$peers/ggml-configure.log"
-ninja -C "$peers/ggml" "-j$jobs" ggml ggml-cpu
+  -DGGML_OPENMP=ON -DGGML_CCACHE=OFF -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+  -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF >"$peers/ggml-configure.log"
+ninja -C "$peers/ggml" "-j$jobs" ggml ggml-cpu llama-bench
 
 cmake -S Benchmarks/peers/engines -B .build/peers-engines -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DGGML_SOURCE="$source/ggml" -DGGML_BUILD="$peers/ggml"
 ninja -C .build/peers-engines "-j$jobs" longspan-engine ggml-engine
-echo "set up; next: $peers/venv/bin/python Benchmarks/peers/run.py"
+echo "set up; next: $peers/venv/bin/python Benchmarks/peers/run.py, or models.py"

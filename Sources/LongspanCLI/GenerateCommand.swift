@@ -19,6 +19,9 @@ struct GenerateCommand: ParsableCommand {
   @Option(help: "A UTF-8 file with the prompt.")
   var promptFile: String?
 
+  @Option(help: "Read only the first N tokens of the prompt, which must have them.")
+  var promptTokens: Int?
+
   @Flag(
     help:
       "Wrap the prompt as the user's turn of a chat, by the model's template. Special tokens spelled in it act as such."
@@ -58,13 +61,16 @@ struct GenerateCommand: ParsableCommand {
   func validate() throws {
     guard maxTokens >= 0 else { throw ValidationError("--max-tokens \(maxTokens) is below 0") }
     guard context.map({ $0 > 0 }) ?? true else { throw ValidationError("--context must be at least 1") }
+    guard promptTokens.map({ $0 > 0 }) ?? true else {
+      throw ValidationError("--prompt-tokens must be at least 1")
+    }
   }
 
   func run() throws {
     let policy = try cache.policy()
     let text = try promptText()
     let model = try model.load()
-    let tokens = try promptTokens(text, model)
+    let tokens = try tokens(of: text, model)
     guard !tokens.isEmpty else { throw LongspanError(.invalidText, "the prompt has no tokens") }
     let (needed, overflow) = tokens.count.addingReportingOverflow(maxTokens)
     guard !overflow else {
@@ -119,7 +125,17 @@ struct GenerateCommand: ParsableCommand {
     }
   }
 
-  private func promptTokens(_ text: String, _ model: any LanguageModel) throws(LongspanError) -> [Int32] {
+  private func tokens(of text: String, _ model: any LanguageModel) throws(LongspanError) -> [Int32] {
+    let all = try allTokens(of: text, model)
+    guard let promptTokens else { return all }
+    guard promptTokens <= all.count else {
+      throw LongspanError(
+        .invalidText, "the prompt has \(all.count) tokens, fewer than --prompt-tokens \(promptTokens)")
+    }
+    return Array(all.prefix(promptTokens))
+  }
+
+  private func allTokens(of text: String, _ model: any LanguageModel) throws(LongspanError) -> [Int32] {
     if chat || system != nil {
       let template = try model.chatTemplate.get()
       let turns =

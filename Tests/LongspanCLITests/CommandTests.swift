@@ -43,6 +43,22 @@ import Testing
     #expect(try run("4") != first)
   }
 
+  @Test func generateReadsAsManyTokensOfThePromptAsAsked() throws {
+    for count in [1, 37] {
+      let result = try Command.run([
+        "generate", "--model", Self.tiny, "--prompt-file", Self.novel, "--prompt-tokens", "\(count)", "-n",
+        "3",
+        "--ignore-end", "--json",
+      ])
+      #expect(result.status == 0, "\(result.errors)")
+      let object = try #require(
+        try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any])
+      #expect(object["prompt_tokens"] as? Int == count)
+      // the token drawn last is not read
+      #expect(object["cache_tokens"] as? Int == count + 2)
+    }
+  }
+
   @Test func perplexityWritesJSONAndAPlot() throws {
     let plot = FileManager.default.temporaryDirectory.appending(path: "longspan-\(UUID().uuidString).svg")
     defer { try? FileManager.default.removeItem(at: plot) }
@@ -106,6 +122,12 @@ import Testing
     Failure(
       arguments: ["generate", "--model", tiny, "--prompt", "Hello there", "--context", "3", "-n", "3"],
       message: "do not fit a context of 3"),
+    Failure(
+      arguments: ["generate", "--model", tiny, "--prompt", "Hello", "--prompt-tokens", "999"],
+      message: "fewer than --prompt-tokens 999"),
+    Failure(
+      arguments: ["generate", "--model", tiny, "--prompt", "Hello", "--prompt-tokens", "0"],
+      message: "--prompt-tokens must be at least 1"),
     Failure(
       arguments: ["generate", "--model", tiny, "--prompt", "x", "--context", "1000000000000"],
       message: "would take"),

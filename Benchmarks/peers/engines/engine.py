@@ -86,14 +86,19 @@ def bfloat16_to_float(bits: NDArray[np.uint16]) -> Floats:
 
 
 def serve(about: str, prepare: Callable[[Case], Row]) -> None:
-    """Answers commands until stdin ends."""
+    """Answers the commands of serve.h until stdin ends."""
+    rows: dict[int, Row] = {}
+    answer_commands(lambda line: _answer(line.split(), about, prepare, rows))
+
+
+def answer_commands(respond: Callable[[str], str]) -> None:
+    """Replies with a line to each line until stdin ends."""
     # libraries that print must not print into the replies
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    rows: dict[int, Row] = {}
     for line in sys.stdin:
         try:
-            answer = _answer(line.split(), about, prepare, rows)
+            answer = respond(line)
         except Exception as error:  # whatever a library raises is that row's failure, not the engine's
             answer = "error " + " ".join(f"{type(error).__name__}: {error}".split())[:300]
         replies.write(answer + "\n")
