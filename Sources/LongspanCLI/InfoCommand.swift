@@ -10,7 +10,7 @@ struct InfoCommand: ParsableCommand {
   @Option(name: .shortAndLong, help: "A GGUF model to load and describe.")
   var model: String?
 
-  @Option(help: "How weights are held: native or f32.")
+  @Option(help: "How weights are held: native, exact or f32.")
   var weights = WeightStorage.native
 
   @Option(help: "Tokens of context to state the cache's size for; by default what the model was trained on.")

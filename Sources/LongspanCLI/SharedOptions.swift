@@ -19,7 +19,9 @@ struct ModelOptions: ParsableArguments {
   var model = EmbeddedModel.mamba2.rawValue
 
   @Option(
-    help: "How weights are held: native (as in the file, decoded in every product) or f32 (decoded once).")
+    help:
+      "How weights are held: native (in the file's types, inputs of products rounded to 8 bits or bf16 to match), exact (in the file's types, inputs in f32) or f32 (decoded once)."
+  )
   var weights = WeightStorage.native
 
   @OptionGroup var kernels: KernelOptions
@@ -46,7 +48,9 @@ struct KernelOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "Threads; 0 for the physical cores.")
   var threads = 0
 
-  @Option(help: "ISA variant: avx512bf16, avx512, avx2 or scalar; by default the best that this CPU runs.")
+  @Option(
+    help:
+      "ISA variant: avx512bf16, avx512vnni, avx512, avx2 or scalar; by default the best that this CPU runs.")
   var isa: String?
 
   func makeContext() throws(LongspanError) -> KernelContext {

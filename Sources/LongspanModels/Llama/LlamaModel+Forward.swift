@@ -93,8 +93,6 @@ extension LlamaModel {
     var rotated: AlignedBuffer<Float>
     var keys: AlignedBuffer<Float>
     var values: AlignedBuffer<Float>
-    var gate: AlignedBuffer<Float>
-    var up: AlignedBuffer<Float>
     var activated: AlignedBuffer<Float>
 
     /// Tokens whose activations need not be checked against free memory, which takes longer than such a step's kernels.
@@ -102,7 +100,7 @@ extension LlamaModel {
 
     // Every allocation may throw, so none is stored before all are made.
     init(configuration c: LlamaConfiguration, count: Int) throws(LongspanError) {
-      let width = 2 * c.hidden + 2 * (c.heads + c.keyValueHeads) * c.headDimension + 3 * c.feedForward
+      let width = 2 * c.hidden + 2 * (c.heads + c.keyValueHeads) * c.headDimension + c.feedForward
       let (bytes, overflow) = count.multipliedReportingOverflow(by: width * MemoryLayout<Float>.stride)
       if overflow || count > Step.uncheckedTokens {
         try SystemMemory.require(
@@ -113,16 +111,12 @@ extension LlamaModel {
       let rotated = try AlignedBuffer<Float>(count: count * c.heads * c.headDimension)
       let keys = try AlignedBuffer<Float>(count: count * c.keyValueHeads * c.headDimension)
       let values = try AlignedBuffer<Float>(count: count * c.keyValueHeads * c.headDimension)
-      let gate = try AlignedBuffer<Float>(count: count * c.feedForward)
-      let up = try AlignedBuffer<Float>(count: count * c.feedForward)
       let activated = try AlignedBuffer<Float>(count: count * c.feedForward)
       self.normed = normed
       self.query = query
       self.rotated = rotated
       self.keys = keys
       self.values = values
-      self.gate = gate
-      self.up = up
       self.activated = activated
     }
 
@@ -138,15 +132,13 @@ extension LlamaModel {
     let c = configuration
     try normalize(residual, layer.attentionNorm, count, into: &step.normed)
 
-    try multiply(step.normed, layer.key, count, &workspace, into: &step.keys)
-    try multiply(step.normed, layer.value, count, &workspace, into: &step.values)
+    try project(step.normed, layer, count, &workspace, &step.query, &step.keys, &step.values)
     try cache.append(
       layer: index,
       keys: TensorView(step.keys.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
       values: TensorView(step.values.span, tokens: count, heads: c.keyValueHeads, columns: c.headDimension),
       rotatedBy: rotary, layout: .interleaved, on: context)
 
-    try multiply(step.normed, layer.query, count, &workspace, into: &step.query)
     try rotate(step.query, count, rotary, into: &step.rotated)
     // the unrotated queries are done with, so their buffer takes the attention output
     try attend(step.rotated, index, count, &cache, &workspace, into: &step.query)
@@ -159,9 +151,7 @@ extension LlamaModel {
     _ workspace: inout Workspace
   ) throws(LongspanError) {
     try normalize(residual, layer.feedForwardNorm, count, into: &step.normed)
-    try multiply(step.normed, layer.gate, count, &workspace, into: &step.gate)
-    try multiply(step.normed, layer.up, count, &workspace, into: &step.up)
-    try activate(step.gate, step.up, count, into: &step.activated)
+    try gate(step.normed, layer, count, &workspace, into: &step.activated)
     try multiply(step.activated, layer.down, count, accumulating: true, &workspace, into: &residual)
   }
 
@@ -179,7 +169,7 @@ extension LlamaModel {
   }
 
   private func multiply(
-    _ input: borrowing AlignedBuffer<Float>, _ weights: WeightMatrix, _ count: Int,
+    _ input: borrowing AlignedBuffer<Float>, _ weights: LinearWeights, _ count: Int,
     accumulating: Bool = false,
     _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
   ) throws(LongspanError) {
@@ -214,15 +204,27 @@ extension LlamaModel {
       on: context, workspace: &workspace, into: &attended)
   }
 
-  private func activate(
-    _ gate: borrowing AlignedBuffer<Float>, _ up: borrowing AlignedBuffer<Float>, _ count: Int,
-    into output: inout AlignedBuffer<Float>
+  private func project(
+    _ input: borrowing AlignedBuffer<Float>, _ layer: LlamaWeights.Layer, _ count: Int,
+    _ workspace: inout Workspace, _ query: inout AlignedBuffer<Float>, _ keys: inout AlignedBuffer<Float>,
+    _ values: inout AlignedBuffer<Float>
   ) throws(LongspanError) {
-    let columns = configuration.feedForward
+    var querySpan = query.mutableSpan
+    var keySpan = keys.mutableSpan
+    var valueSpan = values.mutableSpan
+    try context.linear(
+      TensorView(input.span, tokens: count, columns: configuration.hidden), workspace: &workspace,
+      layer.query, into: &querySpan, layer.key, into: &keySpan, layer.value, into: &valueSpan)
+  }
+
+  private func gate(
+    _ input: borrowing AlignedBuffer<Float>, _ layer: LlamaWeights.Layer, _ count: Int,
+    _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
+  ) throws(LongspanError) {
     var activated = output.mutableSpan
-    try context.gatedActivation(
-      .silu, gate: TensorView(gate.span, tokens: count, columns: columns),
-      up: TensorView(up.span, tokens: count, columns: columns), into: &activated)
+    try context.gatedLinear(
+      TensorView(input.span, tokens: count, columns: configuration.hidden), gate: layer.gate, up: layer.up,
+      activation: .silu, workspace: &workspace, into: &activated)
   }
 
   /// Reads a prompt in chunks and returns the logits after its last token.

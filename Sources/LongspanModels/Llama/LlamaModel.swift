@@ -77,7 +77,7 @@ public final class LlamaModel: Sendable {
     return products + norms + (weights.isTied ? 0 : weights.embedding.rows * weights.embedding.columns)
   }
 
-  /// Bytes of decoded weights in memory of their own, beside the file's mapping; 0 for ``WeightStorage/native``.
+  /// Bytes of the weights of products, in memory of their own beside the file's mapping.
   public var weightByteCount: Int { weights.matrices.reduce(0) { $0 + $1.ownedByteCount } }
 
   /// How keys and queries are rotated.

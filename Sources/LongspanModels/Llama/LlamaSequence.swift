@@ -42,7 +42,7 @@ extension LlamaModel: LanguageModel {
   public var layerCount: Int { configuration.layers }
   public var hiddenSize: Int { configuration.hidden }
   public var trainedContext: Int { configuration.trainedContext }
-  public var outputWeights: WeightMatrix { weights.output }
+  public var outputWeights: LinearWeights { weights.output }
 
   public func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence {
     guard options.timeSteps is UnfilteredTimeSteps else {

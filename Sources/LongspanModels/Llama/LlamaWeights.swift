@@ -4,20 +4,20 @@ import LongspanKernels
 struct LlamaWeights: Sendable {
   struct Layer: Sendable {
     let attentionNorm: [Float]
-    let query: WeightMatrix
-    let key: WeightMatrix
-    let value: WeightMatrix
-    let attentionOutput: WeightMatrix
+    let query: LinearWeights
+    let key: LinearWeights
+    let value: LinearWeights
+    let attentionOutput: LinearWeights
     let feedForwardNorm: [Float]
-    let gate: WeightMatrix
-    let up: WeightMatrix
-    let down: WeightMatrix
+    let gate: LinearWeights
+    let up: LinearWeights
+    let down: LinearWeights
   }
 
   let embedding: WeightMatrix
   let layers: [Layer]
   let outputNorm: [Float]
-  let output: WeightMatrix
+  let output: LinearWeights
   /// Whether the output product uses the embedding table.
   let isTied: Bool
   /// Divisors of the rotary frequencies (Llama 3.1), or empty.
@@ -28,7 +28,7 @@ struct LlamaWeights: Sendable {
     _ shared: SharedFile, _ c: LlamaConfiguration, storage: WeightStorage, on context: KernelContext,
     progress: ProgressHandler?
   ) throws(LongspanError) {
-    let loader = TensorLoader(source: shared, storage: storage, context: context)
+    let loader = try TensorLoader(source: shared, storage: storage, context: context)
     let attention = c.heads * c.headDimension
     let keyValue = c.keyValueHeads * c.headDimension
 
@@ -71,7 +71,7 @@ struct LlamaWeights: Sendable {
     try report(ProgressUpdate(stage: "loading", completed: c.layers + 1, total: c.layers + 1), to: progress)
   }
 
-  var matrices: [WeightMatrix] {
+  var matrices: [LinearWeights] {
     layers.flatMap { [$0.query, $0.key, $0.value, $0.attentionOutput, $0.gate, $0.up, $0.down] } + [output]
   }
 }

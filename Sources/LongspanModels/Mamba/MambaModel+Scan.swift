@@ -72,7 +72,8 @@ extension MambaModel {
   }
 
   func multiply(
-    _ input: borrowing AlignedBuffer<Float>, _ weights: WeightMatrix, _ rows: Int, accumulating: Bool = false,
+    _ input: borrowing AlignedBuffer<Float>, _ weights: LinearWeights, _ rows: Int,
+    accumulating: Bool = false,
     _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
   ) throws(LongspanError) {
     var product = output.mutableSpan
@@ -82,7 +83,7 @@ extension MambaModel {
   }
 
   func multiply(
-    _ input: borrowing AlignedBuffer<Float>, _ columns: MambaStep.Columns, _ weights: WeightMatrix,
+    _ input: borrowing AlignedBuffer<Float>, _ columns: MambaStep.Columns, _ weights: LinearWeights,
     _ rows: Int,
     _ workspace: inout Workspace, into output: inout AlignedBuffer<Float>
   ) throws(LongspanError) {

@@ -142,5 +142,5 @@ public final class MambaModel: StateSpaceModel {
     return try MambaSequence(self, options.timeSteps)
   }
 
-  public var outputWeights: WeightMatrix { weights.output }
+  public var outputWeights: LinearWeights { weights.output }
 }

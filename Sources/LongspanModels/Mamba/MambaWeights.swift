@@ -45,7 +45,7 @@ struct MambaWeights: Sendable {
   struct Layer: Sendable {
     let norm: [Float]
     /// Of Mamba to x and z; of Mamba-2 to z, x, B, C and the time steps.
-    let input: WeightMatrix
+    let input: LinearWeights
     /// `[channels, W]`.
     let convolution: [Float]
     /// `[channels]`, or empty.
@@ -56,20 +56,20 @@ struct MambaWeights: Sendable {
     /// D: `[E]` or `[H]`.
     let skip: [Float]
     let mixer: Mixer
-    let output: WeightMatrix
+    let output: LinearWeights
   }
 
   /// What only one of the two has.
   enum Mixer: Sendable {
     /// To the low-rank time step, B and C; and from the former to time steps.
-    case selective(projection: WeightMatrix, timeStep: WeightMatrix)
+    case selective(projection: LinearWeights, timeStep: LinearWeights)
     case dual(norm: [Float])
   }
 
   let embedding: WeightMatrix
   let layers: [Layer]
   let outputNorm: [Float]
-  let output: WeightMatrix
+  let output: LinearWeights
   /// Whether the output product uses the embedding table.
   let isTied: Bool
 
@@ -148,7 +148,7 @@ struct MambaWeights: Sendable {
     return values
   }
 
-  var matrices: [WeightMatrix] {
+  var matrices: [LinearWeights] {
     layers.flatMap { layer in
       switch layer.mixer {
       case .selective(let projection, let timeStep): [layer.input, projection, timeStep, layer.output]

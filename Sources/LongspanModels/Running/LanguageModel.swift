@@ -32,7 +32,7 @@ public protocol LanguageModel: AnyObject, Sendable {
   var parameterCount: Int { get }
   /// Bytes of the model file.
   var fileByteCount: Int { get }
-  /// Bytes of decoded weights in memory of their own, beside the file's mapping.
+  /// Bytes of the weights of products, in memory of their own beside the file's mapping.
   var weightByteCount: Int { get }
 
   /// What is kept of a text that is about to be read.
@@ -41,7 +41,7 @@ public protocol LanguageModel: AnyObject, Sendable {
   func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence
 
   /// What turns hidden states into logits, `[vocabularySize, hiddenSize]`.
-  var outputWeights: WeightMatrix { get }
+  var outputWeights: LinearWeights { get }
 }
 
 /// How a sequence keeps what was read. Models refuse what does not go with their architecture.

@@ -1,11 +1,13 @@
 import LongspanKernels
 
-/// How the weights of matrix products are held.
+/// How the weights of matrix products are held: in any case in memory of the model's own, in the order in which products
+/// read them. Q5_0 and Q5_1 stay in the file's mapping unless they are held as f32, and are decoded in every product.
 public enum WeightStorage: String, Sendable, CaseIterable {
-  /// As the file stores them, in its mapping, decoded a panel at a time in every product. On SmolLM2 in Q4_1 this
-  /// generates faster than ``f32`` and reads prompts at the same rate (`Benchmarks/NOTES.md`), without memory of its
-  /// own.
+  /// In the file's types. Products with quantized weights round their inputs to 8 bits, 32 at a time, and those with bf16
+  /// to bf16 where the CPU multiplies it (``ProductMode/native``), as llama.cpp does.
   case native
+  /// In the file's types. Products decode them and keep their inputs in f32.
+  case exact
   /// Decoded to f32 once, when the model is loaded: 4 bytes a weight.
   case f32
 }
@@ -15,6 +17,31 @@ struct TensorLoader {
   let source: any TensorSource
   let storage: WeightStorage
   let context: KernelContext
+  private let arena: WeightArena
+
+  init(source: any TensorSource, storage: WeightStorage, context: KernelContext) throws(LongspanError) {
+    self.source = source
+    self.storage = storage
+    self.context = context
+    // tensors that turn out not to be weights of products cost address space only
+    var bytes = 0
+    for tensor in source.storedTensors where tensor.shape.count == 2 {
+      guard let type = Self.heldType(tensor, storage) else { continue }
+      guard
+        let size = try? PackedWeights.byteCount(type, rows: tensor.shape[1], columns: tensor.shape[0])
+      else { continue }
+      let (sum, overflow) = bytes.addingReportingOverflow(WeightArena.space(size))
+      guard !overflow else { throw LongspanError(.overflow, "\(source.name): is too large") }
+      bytes = sum
+    }
+    arena = try WeightArena(byteCount: bytes)
+  }
+
+  /// The type in which a matrix is packed; `nil` if it is not.
+  private static func heldType(_ tensor: StoredTensor, _ storage: WeightStorage) -> WeightType? {
+    guard let type = tensor.type else { return nil }
+    return storage == .f32 ? .f32 : PackedWeights.canPack(type) ? type : nil
+  }
 
   func error(_ code: LongspanError.Code, _ tensor: String, _ what: String) -> LongspanError {
     LongspanError(code, "\(source.name): tensor '\(tensor)' \(what)")
@@ -28,18 +55,16 @@ struct TensorLoader {
     return (tensor.shape[1], tensor.shape[0])
   }
 
-  /// Throws if decoding every matrix would take more memory than there is.
+  /// Throws if packing every matrix would take more memory than there is.
   ///
-  /// - Parameter table: a tensor that is not decoded.
+  /// - Parameter table: a tensor that is not packed.
   func requireMemory(besides table: String?) throws(LongspanError) {
-    guard storage == .f32 else { return }
     var bytes = 0
-    for tensor in source.storedTensors
-    where tensor.shape.count == 2 && tensor.type != .f32 && tensor.name != table {
-      let (size, overflow) = tensor.elementCount.multipliedReportingOverflow(by: 4)
-      bytes = overflow ? Int.max : bytes.addingReportingOverflow(size).overflow ? Int.max : bytes + size
+    for tensor in source.storedTensors where tensor.shape.count == 2 && tensor.name != table {
+      guard let type = Self.heldType(tensor, storage) else { continue }
+      bytes += (try? PackedWeights.byteCount(type, rows: tensor.shape[1], columns: tensor.shape[0])) ?? 0
     }
-    try SystemMemory.require(bytes, for: "the weights of \(source.name) in f32")
+    try SystemMemory.require(bytes, for: "the weights of \(source.name)")
   }
 
   /// Throws if the file has a bias, which would have to be added.
@@ -77,9 +102,15 @@ struct TensorLoader {
   }
 
   /// A matrix for products, held as the loader's storage says.
-  func matrix(_ name: String, rows: Int, columns: Int) throws(LongspanError) -> WeightMatrix {
+  func matrix(_ name: String, rows: Int, columns: Int) throws(LongspanError) -> LinearWeights {
     let stored = try stored(name, rows: rows, columns: columns)
-    return storage == .f32 && stored.type != .f32 ? try stored.dequantized(on: context) : stored
+    if storage == .f32 {
+      let decoded = stored.type == .f32 ? stored : try stored.dequantized(on: context)
+      return LinearWeights(try arena.pack(decoded, on: context), mode: .f32)
+    }
+    guard PackedWeights.canPack(stored.type) else { return LinearWeights(stored) }
+    return LinearWeights(
+      try arena.pack(stored, on: context), mode: storage == .exact ? .f32 : .native)
   }
 
   /// A vector in f32.
