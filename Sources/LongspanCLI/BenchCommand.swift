@@ -9,10 +9,11 @@ struct BenchCommand: ParsableCommand {
     commandName: "bench", abstract: "Measures this machine's ceilings, and how far each kernel is from them.",
     discussion: """
       Without options it times a table of realistic shapes of every kernel. A fraction of the ceiling is the fastest \
-      call's rate over the best rate that a loop which does nothing else reached in the same run.
+      call's rate over the best rate that a loop which does nothing else reached in the same run. With \
+      --filter product,linear it times products of 1 to 512 rows with weights of every type that can be packed.
       """)
 
-  @Option(help: "Kernels whose name contains this.")
+  @Option(help: "Kernels whose name contains this, or one of these: product,linear.")
   var filter: String?
 
   @Option(help: "Dimensions to replace, as Hq=32,Hk=8,D=128,S=131072; kernels without them are left out.")
@@ -92,6 +93,7 @@ struct BenchCommand: ParsableCommand {
         table.print(row, of: one)
       }
     }
+    RowScalingTable(rows).print()
     if let json {
       let report = BenchReport(
         header: .init(machine: environment, ceilings: ceilings, seconds: seconds), rows: rows)

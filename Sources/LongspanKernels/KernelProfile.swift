@@ -199,8 +199,7 @@ extension KernelRecording.Call {
   public var name: String {
     switch kernel {
     case .linear, .product, .dequantize, .embedding:
-      let type = UInt32(exactly: variant).flatMap(WeightType.init(rawValue:))
-      return type.map { "\(kernel.name)_\($0)" } ?? kernel.name
+      return weightType.map { "\(kernel.name)_\($0)" } ?? kernel.name
     case .gatedActivation:
       switch lspan_activation(rawValue: .init(truncatingIfNeeded: variant)) {
       case .silu: return "gate_silu"
@@ -210,6 +209,16 @@ extension KernelRecording.Call {
       }
     default:
       return elementType.map { $0 == .f32 ? kernel.name : "\(kernel.name)_\($0)" } ?? kernel.name
+    }
+  }
+
+  /// The type of the weights in `linear`, `product` (of its first output), `dequantize` and `embedding`; `nil` for the
+  /// other kernels.
+  public var weightType: WeightType? {
+    switch kernel {
+    case .linear, .product, .dequantize, .embedding:
+      UInt32(exactly: variant).flatMap(WeightType.init(rawValue:))
+    default: nil
     }
   }
 

@@ -157,7 +157,7 @@ public struct BenchmarkCost: Sendable, Equatable {
         kernel == .ssdScan
         ? 64 * elements + 4 * rows * states + 64 * rows * d("G") * d("N") : 5 * rows * states
       exponentials = 3 * rows * d("H")
-    case .linear(let weights):
+    case .linear(let weights), .product(let weights):
       elements = d("R") * d("M")
       bytes = d("M") * d("K") * Self.bytesPerElement(weights) + 4 * d("R") * (d("M") + d("K"))
       flops = 2 * d("R") * d("M") * d("K")

@@ -40,7 +40,10 @@ public enum BenchmarkKernel: Sendable, Hashable {
   case ssdScan
   /// Its update by one token a sequence.
   case ssdUpdate
+  /// A product through OpenBLAS.
   case linear(WeightType)
+  /// A product with packed weights, in their native mode.
+  case product(WeightType)
 
   /// Its name in tables and filters.
   public var name: String {
@@ -74,6 +77,7 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .ssdScan: "ssd_scan"
     case .ssdUpdate: "ssd_update"
     case .linear(let type): "linear_\(type)"
+    case .product(let type): "product_\(type)"
     }
   }
 
@@ -103,14 +107,14 @@ public enum BenchmarkKernel: Sendable, Hashable {
     case .selectiveUpdate: [("B", 1), ("E", 1), ("N", 1)]
     case .ssdScan: [("L", 1), ("H", 1), ("P", 1), ("N", 1), ("G", 1), ("keep", 0)]
     case .ssdUpdate: [("B", 1), ("H", 1), ("P", 1), ("N", 1), ("G", 1)]
-    case .linear: [("R", 1), ("M", 1), ("K", 1)]
+    case .linear, .product: [("R", 1), ("M", 1), ("K", 1)]
     }
   }
 
   /// The element types that it can be timed with.
   public var elementTypes: [ElementType] {
     switch self {
-    case .attentionMerge, .select, .dequantize, .linear: [.f32]
+    case .attentionMerge, .select, .dequantize, .linear, .product: [.f32]
     default: ElementType.allCases
     }
   }

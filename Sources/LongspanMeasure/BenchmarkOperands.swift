@@ -26,6 +26,7 @@ struct BenchmarkOperands: ~Copyable {
     let moreFloats: Slots<Float>
     let indices: Slots<Int32>
     let weights: [WeightMatrix]
+    let packed: PackedCopies
     let vector: [Float]
     let bias: [Float]
     let ssd: SSDParameters
@@ -58,6 +59,11 @@ struct BenchmarkOperands: ~Copyable {
           try WeightMatrix.copies(1, c.elementType.weightType, rows: s["V"], columns: s["C"], context)
         default: []
         }
+      if case .product(let type) = c.kernel {
+        packed = try PackedCopies(copies, type, rows: s["M"], columns: s["K"], context)
+      } else {
+        packed = PackedCopies()
+      }
       vector = Self.vector(c.kernel, s)
       let isSelective = c.kernel == .selectiveScan || c.kernel == .selectiveUpdate
       bias = [Float](repeating: -1, count: isSelective ? s["E"] : 0)
@@ -122,13 +128,17 @@ struct BenchmarkOperands: ~Copyable {
   /// Bytes of the operands that ``read()`` reads.
   var readableBytes: Int {
     inputs.first.buffer.count + inputs.second.buffer.count + inputs.third.buffer.count
+      + inputs.packed.byteCount
   }
 
-  /// Reads every copy of the element operands and does nothing else.
+  /// Reads every copy of the element operands and of packed weights, and does nothing else.
   ///
   /// - Returns: the bytes read.
   func read() throws(LongspanError) -> Int {
-    try context.measureRead(inputs.first.buffer.span.bytes, passes: 1)
+    if let memory = inputs.packed.memory {
+      return try context.measureRead(try memory.bytes(0..<memory.byteCount), passes: 1)
+    }
+    return try context.measureRead(inputs.first.buffer.span.bytes, passes: 1)
       + context.measureRead(inputs.second.buffer.span.bytes, passes: 1)
       + context.measureRead(inputs.third.buffer.span.bytes, passes: 1)
   }
@@ -224,6 +234,10 @@ struct BenchmarkOperands: ~Copyable {
       let layout = TensorLayout(tokens: s["R"], columns: s["K"])
       try context.linear(
         try inputs.first.view(slot, layout), inputs.weights[slot], workspace: &workspace, into: &out)
+    case .product:
+      let layout = TensorLayout(tokens: s["R"], columns: s["K"])
+      try context.product(
+        try inputs.first.view(slot, layout), inputs.packed.weights[slot], workspace: &workspace, into: &out)
     }
   }
 }
@@ -324,7 +338,7 @@ struct InputSizes {
       third = 2 * rows * s["G"] * s["N"]
       output = first
       moreOutput = max(1, s["B"]) * s["H"] * s["P"] * s["N"]
-    case .linear:
+    case .linear, .product:
       first = s["R"] * s["K"]
       output = s["R"] * s["M"]
     }
@@ -339,34 +353,5 @@ extension ElementType {
     case .f16: .f16
     case .bf16: .bf16
     }
-  }
-}
-
-/// Keeps the memory of matrices that are copies of each other.
-private final class WeightSlots: Sendable {
-  private let buffer: AlignedBuffer<UInt8>
-  init(_ buffer: consuming AlignedBuffer<UInt8>) { self.buffer = buffer }
-}
-
-extension WeightMatrix {
-  /// Matrices with the same content, each with bytes of its own.
-  fileprivate static func copies(
-    _ copies: Int, _ type: WeightType, rows: Int, columns: Int, _ context: KernelContext
-  ) throws(LongspanError) -> [WeightMatrix] {
-    var slots = try Slots<UInt8>(copies: copies, count: try byteCount(type, rows: rows, columns: columns))
-    try Filling.fill(&slots.buffer, type, context)
-    var ranges: [Range<Int>] = []
-    for slot in 0..<copies { ranges.append(slots.range(slot)) }
-    // the owner that each matrix holds keeps these addresses alive
-    let bytes = slots.buffer.span.withUnsafeBufferPointer { UnsafeRawBufferPointer($0) }
-    let owner = WeightSlots(slots.buffer)
-    var matrices: [WeightMatrix] = []
-    for range in ranges {
-      matrices.append(
-        try WeightMatrix(
-          type, rows: rows, columns: columns, bytes: UnsafeRawBufferPointer(rebasing: bytes[range]),
-          owner: owner))
-    }
-    return matrices
   }
 }

@@ -121,7 +121,7 @@ public struct BenchmarkRunner: Sendable {
     team.bound(
       bytes: cost.bytes, flops: cost.flops, exponentials: cost.exponentials, nanoseconds: nanoseconds,
       level: level(of: cost.bytes, cache: c.cache, threads: team.threads, topology: topology),
-      usesBF16: c.kernel.multipliesBF16 && c.elementType == .bf16, addsArithmetic: c.kernel.addsArithmetic)
+      arithmetic: c.kernel.arithmetic(of: c.elementType), addsArithmetic: c.kernel.addsArithmetic)
   }
 
   /// Where a working set lives.
@@ -144,15 +144,18 @@ extension MachineCeilings.Team {
   ///
   /// - Parameters:
   ///   - level: where the call's operands are.
-  ///   - usesBF16: whether it may use bf16 dot products, where the CPU has them.
+  ///   - arithmetic: what its FLOPs are made of.
   ///   - addsArithmetic: whether exponentials and other FLOPs, each about as costly, take their time one after the other.
   func bound(
     bytes: Int, flops: Int, exponentials: Int, nanoseconds: Double, level: MachineCeilings.Ceiling,
-    usesBF16: Bool, addsArithmetic: Bool
+    arithmetic: Arithmetic, addsArithmetic: Bool
   ) -> MachineCeilings.Bound {
-    let candidates: [(MachineCeilings.Ceiling, Int)] = [
-      (level, bytes), (usesBF16 && fmaBF16 != nil ? .fmaBF16 : .fmaF32, flops), (.exp, exponentials),
-    ]
+    var candidates: [(MachineCeilings.Ceiling, Int)] = [(level, bytes), (.exp, exponentials)]
+    switch arithmetic {
+    case .f32: candidates.append((.fmaF32, flops))
+    case .bf16: candidates.append((fmaBF16 == nil ? .fmaF32 : .fmaBF16, flops))
+    case .int8: break
+    }
     var bound = MachineCeilings.Bound(ceiling: level, rate: self[level]?.best ?? 0, fraction: 0)
     for (ceiling, amount) in candidates {
       guard let rate = self[ceiling]?.best, rate > 0 else { continue }
@@ -173,6 +176,24 @@ extension MachineCeilings.Team {
   }
 }
 
+/// What the FLOPs of a call are made of, which decides the ceiling that they are held against.
+enum Arithmetic {
+  case f32
+  /// bf16 dot products, where the CPU has them.
+  case bf16
+  /// Dot products of 8-bit integers, for which no ceiling is measured.
+  case int8
+
+  /// Of products with packed weights in their native mode.
+  init(packed type: WeightType) {
+    switch type {
+    case .f32, .f16: self = .f32
+    case .bf16: self = .bf16
+    default: self = .int8
+    }
+  }
+}
+
 extension BenchmarkKernel {
   /// Whether its exponentials and its other FLOPs are of about equal cost, so that their times add up.
   var addsArithmetic: Bool {
@@ -189,6 +210,9 @@ extension BenchmarkKernel {
     }
   }
 
-  /// Whether bf16 inputs let it use the CPU's bf16 dot products.
-  var multipliesBF16: Bool { isAttention || self == .ssdScan }
+  /// What its FLOPs are made of with inputs of a type.
+  func arithmetic(of type: ElementType) -> Arithmetic {
+    if case .product(let weights) = self { return Arithmetic(packed: weights) }
+    return type == .bf16 && (isAttention || self == .ssdScan) ? .bf16 : .f32
+  }
 }

@@ -127,6 +127,26 @@ extension BenchmarkCase {
       cases.append(BenchmarkCase(.linear(type), ["R": 1, "M": 4096, "K": 4096], cache: .cold))
       cases.append(BenchmarkCase(.linear(type), ["R": 512, "M": 4096, "K": 4096]))
     }
+    for type in WeightType.allCases where PackedWeights.canPack(type) {
+      let rows = type == .q4_1 || type == .f16 ? [1] : [1, 8]
+      for rows in rows {
+        cases.append(
+          BenchmarkCase(.product(type), ["R": rows, "M": 4096, "K": 4096], cache: .cold))
+      }
+    }
+    return cases
+  }()
+
+  /// Products with packed weights and through OpenBLAS by the number of rows, of which ``standard`` has some.
+  public static let products: [BenchmarkCase] = {
+    var cases: [BenchmarkCase] = []
+    for type in WeightType.allCases where PackedWeights.canPack(type) {
+      for kernel in [BenchmarkKernel.product(type), .linear(type)] {
+        for rows in [1, 2, 4, 8, 16, 64, 512] {
+          cases.append(BenchmarkCase(kernel, ["R": rows, "M": 4096, "K": 4096], cache: .cold))
+        }
+      }
+    }
     return cases
   }()
 
@@ -140,17 +160,19 @@ extension BenchmarkCase {
   /// The cases that a person asked for, out of a table.
   ///
   /// - Parameters:
-  ///   - table: to choose from.
-  ///   - filter: a part of the name.
+  ///   - table: to choose from; by default ``standard``, and with a filter ``products`` as well.
+  ///   - filter: parts of names, separated by commas.
   ///   - shape: dimensions to replace; cases whose kernels do not have all of them are left out.
   ///   - elementType: to replace; kernels that do not take it are left out.
   ///   - cache: the cache state to keep.
   /// - Throws: ``LongspanError`` naming what exists, if nothing is left.
   public static func select(
-    from table: [BenchmarkCase] = standard, filter: String? = nil, shape: [String: Int] = [:],
+    from table: [BenchmarkCase]? = nil, filter: String? = nil, shape: [String: Int] = [:],
     elementType: ElementType? = nil, cache: CacheState? = nil
   ) throws(LongspanError) -> [BenchmarkCase] {
-    var cases = table.filter { filter.map($0.name.contains) ?? true }
+    let table = unique(table ?? (filter == nil ? standard : standard + products))
+    let parts = filter?.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+    var cases = table.filter { one in parts?.contains(where: one.name.contains) ?? true }
     guard !cases.isEmpty else {
       let names = unique(table.map(\.name)).joined(separator: ", ")
       throw LongspanError(.invalidArgument, "no kernel's name contains '\(filter ?? "")'; there are \(names)")

@@ -103,9 +103,17 @@ public struct ProfileReport: Sendable, Codable, Equatable {
         bytes: call.bytes, flops: call.flops, exponentials: call.exponentials,
         nanoseconds: Double(max(call.nanoseconds, 1)),
         level: BenchmarkRunner.level(of: call.bytes, cache: state, threads: team.threads, topology: topology),
-        usesBF16: call.kernel.isAttention && call.elementType == .bf16,
+        arithmetic: call.arithmetic,
         addsArithmetic: [.selectiveScan, .selectiveUpdate].contains(call.kernel))
     }
+  }
+}
+
+extension KernelRecording.Call {
+  /// Products with packed weights count as if in native mode: what is not recorded may be f32.
+  fileprivate var arithmetic: Arithmetic {
+    if kernel == .product, let weightType { return Arithmetic(packed: weightType) }
+    return kernel.isAttention && elementType == .bf16 ? .bf16 : .f32
   }
 }
 

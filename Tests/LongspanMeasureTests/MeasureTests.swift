@@ -60,6 +60,7 @@ struct BenchmarkCostTests {
     let linear = try cost(.linear(.q8_0), ["R": 3, "M": 4, "K": 64])
     #expect(linear.bytes == 4 * 2 * 34 + 3 * (4 + 64) * 4)
     #expect(linear.flops == 2 * 3 * 4 * 64)
+    #expect(try cost(.product(.q8_0), ["R": 3, "M": 4, "K": 64]) == linear)
   }
 
   @Test func chosenTokensAloneAreRead() throws {
@@ -115,7 +116,10 @@ struct BenchmarkSelectionTests {
       #expect(names.contains(name), "\(name)")
     }
     for type in WeightType.allCases { #expect(names.contains("dequantize_\(type)")) }
-    for one in BenchmarkCase.standard { try one.validate() }
+    for type in WeightType.allCases {
+      #expect(names.contains("product_\(type)") == PackedWeights.canPack(type), "product_\(type)")
+    }
+    for one in BenchmarkCase.standard + BenchmarkCase.products { try one.validate() }
   }
 
   @Test func aShapeReplacesDimensionsAndLeavesKernelsWithoutThemOut() throws {
@@ -126,6 +130,17 @@ struct BenchmarkSelectionTests {
         one.name == "attention_decode" && one.shape["S"] == 77 && one.shape["Hq"] == 24
           && one.elementType == .f16)
     }
+  }
+
+  @Test func aFilterOfTwoNamesTakesBothAndReachesProductsOfEveryNumberOfRows() throws {
+    let cases = try BenchmarkCase.select(filter: "product_q8,linear_q8")
+    for name in ["product_q8_0", "linear_q8_0"] {
+      let rows = Set(cases.filter { $0.name == name && $0.cache == .cold }.compactMap { $0.shape["R"] })
+      #expect(rows == [1, 2, 4, 8, 16, 64, 512], "\(name)")
+    }
+    #expect(Set(cases.map(\.name)) == ["product_q8_0", "linear_q8_0"] && Set(cases).count == cases.count)
+    let all = try BenchmarkCase.select()
+    #expect(all.count < BenchmarkCase.standard.count + BenchmarkCase.products.count)
   }
 
   @Test func casesThatCannotTakeTheShapeAreLeftOut() throws {
@@ -176,6 +191,24 @@ struct BenchmarkSelectionTests {
     #expect(abs(bound(fma: 1e9).1 - 0.096) < 1e-9)
     #expect(bound(fma: 1e8).0 == .fmaF32)
     #expect(abs(bound(fma: 1e8).1 - 0.32) < 1e-9)
+  }
+
+  /// Products in 8 bits are not held against a ceiling of other arithmetic.
+  @Test func productsAreHeldAgainstTheirOwnArithmetic() throws {
+    let topology = try MachineTopology()
+    func bound(_ kernel: BenchmarkKernel) throws -> MachineCeilings.Ceiling {
+      let one = BenchmarkCase(kernel, ["R": 512, "M": 256, "K": 256], cache: .cold)
+      let team = MachineCeilings.Team(
+        threads: 1, dram: Self.rate, l3: Self.rate, l2: Self.rate, fmaF32: Self.rate, fmaBF16: Self.rate,
+        exp: Self.rate)
+      return BenchmarkRunner.bound(
+        one, try one.cost(), nanoseconds: 1e6, team: team, topology: topology
+      ).ceiling
+    }
+    #expect(try bound(.product(.q4_K)) == .dram)
+    #expect(try bound(.product(.bf16)) == .fmaBF16)
+    #expect(try bound(.product(.f16)) == .fmaF32)
+    #expect(try bound(.linear(.q4_K)) == .fmaF32)
   }
 
   @Test func coldOperandsOutgrowTheCache() {
