@@ -31,7 +31,7 @@ import Testing
         let expected = fixtures.logits(slice)
         #expect(logits.count == expected.count)
         let error = relativeError(logits, expected)
-        #expect(error < 1e-4, "\(path) under \(isa): relative error \(error)")
+        #expect(error < storage.tolerance, "\(path) \(storage) under \(isa): relative error \(error)")
       }
     }
   }
