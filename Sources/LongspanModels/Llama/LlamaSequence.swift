@@ -24,6 +24,17 @@ public final class LlamaSequence: ModelSequence {
     try cache.requireMemory(forReading: tokens)
   }
 
+  public func truncate(to tokens: Int) throws(LongspanError) { try cache.truncate(to: tokens) }
+
+  public func requireTruncation() throws(LongspanError) {
+    guard cache.policy is DensePolicy else {
+      throw LongspanError(
+        .unsupported,
+        "drafting takes back what the model refuses, which a cache with policy \(cache.policy) cannot do once it was "
+          + "compressed: use dense")
+    }
+  }
+
   public func read(
     _ tokens: [Int32], workspace: inout Workspace
   ) throws(LongspanError) -> AlignedBuffer<Float> {

@@ -129,6 +129,15 @@ public protocol ModelSequence: AnyObject {
   /// Throws if what is kept of `tokens` more tokens does not fit in memory.
   func requireMemory(forReading tokens: Int) throws(LongspanError)
 
+  /// Forgets all but the first `tokens` tokens of the text.
+  ///
+  /// - Throws: ``LongspanError``; with ``LongspanError/Code/unsupported``, naming what stands against it, if the sequence
+  ///   cannot go back that far.
+  func truncate(to tokens: Int) throws(LongspanError)
+
+  /// Throws, naming what stands against it, unless ``truncate(to:)`` can take back whatever will be read.
+  func requireTruncation() throws(LongspanError)
+
   /// Reads tokens after those read before and returns their hidden states after the final norm, `[T, hiddenSize]`; fewer
   /// rows, the last one always among them, where a time step policy drops tokens.
   ///
