@@ -36,6 +36,12 @@ public protocol KVCachePolicy: Sendable, CustomStringConvertible {
   /// Throws unless it can run on caches of this shape.
   func check(_ shape: KVShape) throws(LongspanError)
 
+  /// This policy in a cache that holds only these layers of a model, before anything was read. The cache counts its layers
+  /// from 0; those that the policy names are the model's, and go down by the range's lower bound.
+  ///
+  /// - Parameter layers: of a model whose shape the policy was checked with.
+  func policy(forLayers layers: Range<Int>) -> any KVCachePolicy
+
   /// The most tokens, at least 1 and at most `limit`, that a model may read in its next step.
   func stepLength(limit: Int, in cache: borrowing KVCache) -> Int
 
@@ -61,6 +67,11 @@ public protocol KVCachePolicy: Sendable, CustomStringConvertible {
 
   /// The cache was emptied.
   mutating func reset()
+}
+
+extension KVCachePolicy {
+  /// The policy itself, which is right where it treats all layers alike.
+  public func policy(forLayers layers: Range<Int>) -> any KVCachePolicy { self }
 }
 
 /// Keeps every token.

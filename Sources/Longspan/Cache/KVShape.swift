@@ -3,6 +3,8 @@ import LongspanKernels
 /// What the keys and values of a model look like.
 public struct KVShape: Sendable, Equatable {
   public let layers: Int
+  /// The model's number of the first of the layers: 0, but in a cache of some of a model's layers.
+  public let firstLayer: Int
   /// Key/value heads Hk.
   public let heads: Int
   /// Head dimension D, of keys and values.
@@ -11,8 +13,11 @@ public struct KVShape: Sendable, Equatable {
 
   /// - Throws: ``LongspanError`` unless each size is positive and the head dimension a multiple of 8, as attention asks.
   public init(
-    layers: Int, heads: Int, headDimension: Int, elementType: ElementType = .f32
+    layers: Int, firstLayer: Int = 0, heads: Int, headDimension: Int, elementType: ElementType = .f32
   ) throws(LongspanError) {
+    guard firstLayer >= 0 else {
+      throw LongspanError(.badShape, "a cache whose first layer is \(firstLayer): it must be 0 or above")
+    }
     guard layers > 0, heads > 0, headDimension > 0, headDimension % 8 == 0 else {
       throw LongspanError(
         .badShape,
@@ -26,6 +31,7 @@ public struct KVShape: Sendable, Equatable {
         .overflow, "a cache of \(layers) layers and \(heads) heads of \(headDimension) is too large")
     }
     self.layers = layers
+    self.firstLayer = firstLayer
     self.heads = heads
     self.headDimension = headDimension
     self.elementType = elementType

@@ -38,7 +38,7 @@ public struct LagRelativeCompression: KVCachePolicy, Equatable {
   /// Weight of the values' part of the scores.
   public let valueWeight: Float
   /// Layers that keep everything.
-  public let skippedLayers: Set<Int>
+  public private(set) var skippedLayers: Set<Int>
   public let mode: Mode
   public let prefill: Prefill
   public let positions: KVPositions
@@ -97,6 +97,12 @@ public struct LagRelativeCompression: KVCachePolicy, Equatable {
       throw LongspanError(
         .invalidArgument, "lagkv: layer \(layer) to skip is outside 0 to \(shape.layers - 1)")
     }
+  }
+
+  public func policy(forLayers layers: Range<Int>) -> any KVCachePolicy {
+    var policy = self
+    policy.skippedLayers = Set(skippedLayers.filter(layers.contains).map { $0 - layers.lowerBound })
+    return policy
   }
 
   public mutating func reset() {
@@ -173,7 +179,7 @@ public struct LagRelativeCompression: KVCachePolicy, Equatable {
   ) throws(LongspanError) {
     for layer in 0..<cache.shape.layers where !skippedLayers.contains(layer) {
       guard cache.slots(layer: layer) - base(layer) >= 2 * lag else { continue }
-      KernelProfile.setTag(layer)
+      KernelProfile.setTag(cache.shape.firstLayer + layer)
       try compress(layer, of: &cache, on: context, workspace: &workspace)
     }
     chosen = [:]

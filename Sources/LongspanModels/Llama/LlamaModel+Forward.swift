@@ -28,14 +28,7 @@ extension LlamaModel {
     let c = configuration
     let count = tokens.count
     guard count > 0 else { throw LongspanError(.invalidArgument, "a model cannot read 0 tokens") }
-    let shape = cache.shape
-    guard shape.layers == c.layers, shape.heads == c.keyValueHeads, shape.headDimension == c.headDimension
-    else {
-      throw LongspanError(
-        .invalidArgument,
-        "a cache of \(shape.layers) layers and \(shape.heads) x \(shape.headDimension) is not of this model's shape"
-      )
-    }
+    try check(cache, holds: 0..<c.layers)
     try cache.beginStep(count)
     do throws(LongspanError) {
       let states = try run(tokens, &cache, &workspace, observe)
@@ -52,30 +45,15 @@ extension LlamaModel {
     _ tokens: [Int32], _ cache: inout KVCache, _ workspace: inout Workspace,
     _ observe: ((Int, Span<Float>) -> Void)?
   ) throws(LongspanError) -> AlignedBuffer<Float> {
-    let c = configuration
-    let count = tokens.count
-    var rotary = try Rotary(first: cache.nextPosition(layer: 0), count: count, inverseFrequencies)
-    var step = try Step(configuration: c, count: count)
-    var residual = try AlignedBuffer<Float>(count: count * c.hidden)
-    var embedded = residual.mutableSpan
-    KernelProfile.setTag(-1)
-    try context.embed(tokens.span, table: weights.embedding, into: &embedded)
+    var residual = try embeddings(of: tokens)
     observe?(-1, residual.span)
-    for (index, layer) in weights.layers.enumerated() {
-      KernelProfile.setTag(index)
-      let first = cache.nextPosition(layer: index)
-      if first != rotary.first { rotary = try Rotary(first: first, count: count, inverseFrequencies) }
-      try attend(layer, index, count, rotary.table, &step, &residual, &cache, &workspace)
-      try feedForward(layer, count, &step, &residual, &workspace)
-      observe?(index, residual.span)
-    }
-    KernelProfile.setTag(c.layers)
-    try normalize(residual, weights.outputNorm, count, into: &step.normed)
-    return step.takeNormed()
+    var step = try Step(configuration: configuration, count: tokens.count)
+    try run(0..<configuration.layers, on: &residual, tokens.count, &cache, &step, &workspace, observe)
+    return try normalizeOutput(residual, tokens.count, step)
   }
 
   /// The angles of consecutive positions. Layers differ in theirs only where a policy renumbers some and skips others.
-  private struct Rotary: ~Copyable {
+  struct Rotary: ~Copyable {
     let first: Int
     let table: RotaryTable
 
@@ -87,7 +65,7 @@ extension LlamaModel {
   }
 
   /// The activations of one step, allocated together and reused by every layer.
-  private struct Step: ~Copyable {
+  struct Step: ~Copyable {
     var normed: AlignedBuffer<Float>
     var query: AlignedBuffer<Float>
     var rotated: AlignedBuffer<Float>
@@ -130,7 +108,7 @@ extension LlamaModel {
   }
 
   /// residual += Wo attention(norm(residual)); the new keys and values go into the cache's next slots.
-  private func attend(
+  func attend(
     _ layer: LlamaWeights.Layer, _ index: Int, _ count: Int, _ rotary: borrowing RotaryTable,
     _ step: inout Step,
     _ residual: inout AlignedBuffer<Float>, _ cache: inout KVCache, _ workspace: inout Workspace
@@ -154,7 +132,7 @@ extension LlamaModel {
   }
 
   /// residual += Wdown (silu(Wgate norm(residual)) * Wup norm(residual))
-  private func feedForward(
+  func feedForward(
     _ layer: LlamaWeights.Layer, _ count: Int, _ step: inout Step, _ residual: inout AlignedBuffer<Float>,
     _ workspace: inout Workspace
   ) throws(LongspanError) {
@@ -168,7 +146,7 @@ extension LlamaModel {
   // One kernel call each. They take buffers rather than spans because spans of two fields of one owner cannot be
   // open at once.
 
-  private func normalize(
+  func normalize(
     _ input: borrowing AlignedBuffer<Float>, _ weight: [Float], _ count: Int,
     into output: inout AlignedBuffer<Float>
   ) throws(LongspanError) {

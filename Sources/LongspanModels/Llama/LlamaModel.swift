@@ -93,10 +93,7 @@ public final class LlamaModel: Sendable {
   public func makeCache(
     policy: any KVCachePolicy = DensePolicy(), elementType: ElementType = .f32, capacity: Int = 8192
   ) throws(LongspanError) -> KVCache {
-    try KVCache(
-      KVShape(
-        layers: configuration.layers, heads: configuration.keyValueHeads,
-        headDimension: configuration.headDimension, elementType: elementType),
-      policy: policy, rotary: rotary, capacity: capacity)
+    try makeCache(
+      of: 0..<configuration.layers, policy: policy, elementType: elementType, capacity: capacity)
   }
 }
