@@ -23,6 +23,7 @@ extension KVCache {
     }
     try reserve(count)
     step = count
+    policyBeforeStep = policy
     isCompactedInStep = false
   }
 
@@ -153,6 +154,7 @@ extension KVCache {
     }
     count += step
     step = 0
+    policyBeforeStep = nil
     for index in layers.indices { layers[index].appended = 0 }
     if isCompactedInStep { lastCompaction = count }
     try withPolicy { policy, cache throws(LongspanError) in
@@ -169,6 +171,8 @@ extension KVCache {
       for head in 0..<shape.heads { layers[index].lengths[head] -= layers[index].appended }
       layers[index].appended = 0
     }
+    if let policyBeforeStep { policy = policyBeforeStep }
+    policyBeforeStep = nil
     step = 0
   }
 

@@ -33,6 +33,8 @@ public struct KVCache: ~Copyable {
   var layers: [Layer]
   /// Tokens of the step that is under way; 0 for none.
   var step = 0
+  /// ``policy`` as it was before the step that is under way.
+  var policyBeforeStep: (any KVCachePolicy)?
   /// Whether slots were given up within the step that is under way, so that it cannot be taken back.
   var isCompactedInStep = false
   /// Set when a step failed that could not be taken back.
@@ -162,10 +164,11 @@ extension KVCache {
   ///   free; the tokens are unchanged then.
   public mutating func reserve(_ additional: Int) throws(LongspanError) {
     try checkUsable()
-    try requireMemory(additional) { _, slots in
+    let bytes = try bytes(additional) { _, slots in
       let (sum, overflow) = slots.addingReportingOverflow(additional)
       return (sum, overflow)
     }
+    try requireMemory(additional, bytes: bytes)
     for index in layers.indices {
       let needed = layers[index].slots + additional
       if needed > layers[index].memory.capacity { try grow(layer: index, to: needed) }
@@ -174,10 +177,18 @@ extension KVCache {
 
   /// Throws if what the policy keeps of `tokens` more tokens does not fit in memory.
   public mutating func requireMemory(forReading tokens: Int) throws(LongspanError) {
+    try requireMemory(tokens, bytes: bytes(afterReading: tokens))
+  }
+
+  /// Bytes that what the policy keeps of `tokens` more tokens takes, beside those that were found free before.
+  public func memoryNeeded(forReading tokens: Int) throws(LongspanError) -> Int {
+    max(0, try bytes(afterReading: tokens) - checkedBytes)
+  }
+
+  private func bytes(afterReading tokens: Int) throws(LongspanError) -> Int {
     let (total, overflow) = count.addingReportingOverflow(tokens)
     guard tokens >= 0, !overflow else { throw Self.tooMany(count, tokens) }
-    let policy = policy
-    try requireMemory(tokens) { layer, slots in
+    return try bytes(tokens) { layer, slots in
       (max(slots, policy.slots(afterReading: total, layer: layer)), false)
     }
   }
@@ -186,9 +197,10 @@ extension KVCache {
     LongspanError(.overflow, "a cache of \(count) and \(additional) more tokens does not fit in 64 bits")
   }
 
-  private mutating func requireMemory(
+  /// Bytes of the keys and values of all layers, with the slots that a closure gives for a layer and its present slots.
+  private func bytes(
     _ additional: Int, _ slots: (Int, Int) -> (Int, Bool)
-  ) throws(LongspanError) {
+  ) throws(LongspanError) -> Int {
     guard additional >= 0 else { throw Self.tooMany(count, additional) }
     var bytes = 0
     for (index, layer) in layers.enumerated() {
@@ -198,6 +210,10 @@ extension KVCache {
       guard !overflow, !overflowBytes, !overflowSum else { throw Self.tooMany(count, additional) }
       bytes = sum
     }
+    return bytes
+  }
+
+  private mutating func requireMemory(_ additional: Int, bytes: Int) throws(LongspanError) {
     guard bytes > checkedBytes else { return }
     try SystemMemory.require(
       bytes - checkedBytes, for: "the keys and values of \(additional) more tokens")

@@ -46,6 +46,14 @@ public final class LlamaSequence: ModelSequence {
   ) throws(LongspanError) -> AlignedBuffer<Float> {
     try model.prefill(tokens, into: &cache, chunk: chunk, workspace: &workspace, progress: progress)
   }
+
+  /// Keeps what was read, to ``restore(_:)`` it later: a prefix that several texts share is read once.
+  public func snapshot() throws(LongspanError) -> KVCache.Snapshot { try cache.snapshot() }
+
+  /// Brings back a snapshot of this sequence or another of the model, which can be used again.
+  ///
+  /// - Throws: ``LongspanError`` if it is of another cache policy or cache type.
+  public func restore(_ snapshot: KVCache.Snapshot) throws(LongspanError) { try cache.restore(snapshot) }
 }
 
 extension LlamaModel: LanguageModel {
@@ -61,6 +69,7 @@ extension LlamaModel: LanguageModel {
         .unsupported,
         "time step policy '\(options.timeSteps)' is for models with state-space layers; llama has none")
     }
+    if let decoding = options.decoding { return try LlamaMultiTokenSequence(self, decoding, options) }
     return LlamaSequence(
       self,
       try makeCache(

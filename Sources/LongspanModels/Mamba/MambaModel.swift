@@ -125,7 +125,7 @@ public final class MambaModel: StateSpaceModel {
   /// A sequence that has read nothing.
   ///
   /// - Throws: ``LongspanError`` if the options ask for a cache policy or type other than the default: there are no keys and
-  ///   values; and if the time step policy does not go with the model.
+  ///   values; if they ask for multi-token decoding; and if the time step policy does not go with the model.
   public func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence {
     guard options.policy is DensePolicy else {
       throw LongspanError(
@@ -138,6 +138,11 @@ public final class MambaModel: StateSpaceModel {
         .unsupported,
         "cache type \(options.cacheType.rawValue) is for models with keys and values; \(architecture) keeps its state in "
           + "f32")
+    }
+    if let decoding = options.decoding {
+      throw LongspanError(
+        .unsupported,
+        "'\(decoding)' is for models of transformer layers; \(architecture) has state-space layers")
     }
     return try MambaSequence(self, options.timeSteps)
   }

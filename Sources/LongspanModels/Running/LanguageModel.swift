@@ -54,11 +54,14 @@ public struct SequenceOptions: Sendable {
   public var capacity: Int
   /// What happens to time steps, in models that have them.
   public var timeSteps: any TimeStepPolicy
+  /// The schedule of direct multi-token decoding, in models of layers that it can group; `nil` for ordinary decoding.
+  public var decoding: MultiTokenDecoding?
 
   public init(
     policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192,
-    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps()
+    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil
   ) {
+    self.decoding = decoding
     self.policy = policy
     self.timeSteps = timeSteps
     self.cacheType = cacheType

@@ -40,6 +40,9 @@ public struct PerplexityEvaluation: Sendable {
   public var buckets: Int
   /// What happens to time steps, in models that have them. It sees a window as a prompt of known length.
   public var timeSteps: any TimeStepPolicy
+  /// The schedule of direct multi-token decoding, `nil` for ordinary decoding. A window has no prompt: every token is read as
+  /// if it had been generated, the first as a head.
+  public var decoding: MultiTokenDecoding?
 
   /// Rows of logits made at once: 128 rows of a vocabulary of 49,152 take 24 MiB.
   private static let logitRows = 128
@@ -47,8 +50,9 @@ public struct PerplexityEvaluation: Sendable {
   public init(
     contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32,
     policy: any KVCachePolicy = DensePolicy(), buckets: Int = 16,
-    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps()
+    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil
   ) {
+    self.decoding = decoding
     self.contextLength = contextLength
     self.chunk = chunk
     self.cacheType = cacheType
@@ -78,7 +82,9 @@ public struct PerplexityEvaluation: Sendable {
     }
     let window = min(contextLength, tokens.count)
     let sequence = try model.makeSequence(
-      SequenceOptions(policy: policy, cacheType: cacheType, capacity: window, timeSteps: timeSteps))
+      SequenceOptions(
+        policy: policy, cacheType: cacheType, capacity: window, timeSteps: timeSteps,
+        decoding: decoding))
     try sequence.requireMemory(forReading: contextLength)
     var held = (bytes: 0, slots: 0)
     var workspace = Workspace()
