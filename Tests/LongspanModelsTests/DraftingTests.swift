@@ -33,10 +33,10 @@ import Testing
   /// Several turns: reads each prompt and generates at most `count` tokens after it.
   static func generate(
     _ model: LlamaModel, _ sampling: SamplingOptions, seed: UInt64, _ drafter: (any Drafter)?, count: Int,
-    turns: [[Int32]] = [prompt], ignoringEnd: Bool = true
+    turns: [[Int32]] = [prompt], ignoringEnd: Bool = true, options: SequenceOptions = SequenceOptions()
   ) throws -> Text {
     var generator = try Generator(
-      model, sequence: model.makeSequence(), sampling: sampling, seed: seed, drafter: drafter,
+      model, sequence: model.makeSequence(options), sampling: sampling, seed: seed, drafter: drafter,
       ignoringEnd: ignoringEnd)
     var text = Text()
     for turn in turns {

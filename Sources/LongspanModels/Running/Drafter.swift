@@ -77,3 +77,25 @@ public struct SelfSpeculativeDrafter: Drafter {
     return drafting
   }
 }
+
+extension DecodingMethod {
+  /// What proposes tokens to a ``Generator``, for methods that draft.
+  public func makeDrafter() -> (any Drafter)? {
+    switch self {
+    case .plain, .multiToken: nil
+    case .selfSpeculative: SelfSpeculativeDrafter()
+    case .promptLookup(let drafting): PromptLookupDrafter(drafting)
+    }
+  }
+}
+
+extension SequenceOptions {
+  /// Asks for what a decoding method needs of a sequence.
+  public mutating func prepare(for method: DecodingMethod) {
+    switch method {
+    case .plain, .promptLookup: break
+    case .multiToken(let schedule): decoding = schedule
+    case .selfSpeculative(let drafting): self.drafting = drafting
+    }
+  }
+}

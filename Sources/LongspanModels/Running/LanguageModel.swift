@@ -56,12 +56,16 @@ public struct SequenceOptions: Sendable {
   public var timeSteps: any TimeStepPolicy
   /// The schedule of direct multi-token decoding, in models of layers that it can group; `nil` for ordinary decoding.
   public var decoding: MultiTokenDecoding?
+  /// How the sequence drafts for a ``SelfSpeculativeDrafter``, if it is to.
+  public var drafting: SelfSpeculativeDrafting?
 
   public init(
     policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192,
-    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil
+    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil,
+    drafting: SelfSpeculativeDrafting? = nil
   ) {
     self.decoding = decoding
+    self.drafting = drafting
     self.policy = policy
     self.timeSteps = timeSteps
     self.cacheType = cacheType
