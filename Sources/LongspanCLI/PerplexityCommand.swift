@@ -133,6 +133,7 @@ struct PerplexityCommand: ParsableCommand {
             ? "\(kv): \(SystemMemory.describe(cacheBytes)) in \(cacheSlots) slots"
             : "\(SystemMemory.describe(cacheBytes)), filter \(filter)"
         ),
+        ("decoding", decode),
         (
           "speed",
           "\(decimal(tokensPerSecond, 1)) tokens/s, \(decimal(seconds, 1)) s (\(threads) threads, \(isa))"
