@@ -12,7 +12,10 @@ struct GenerateCommand: ParsableCommand {
   @OptionGroup var model: ModelOptions
   @OptionGroup var cache: CacheOptions
   @OptionGroup var filter: FilterOptions
-  @OptionGroup var decoding: DecodingOptions
+
+  @Option(
+    help: ArgumentHelp("How tokens are computed: \(DecodingOption.help).", valueName: "method"))
+  var decode = "plain"
 
   @Option(name: .shortAndLong, help: "The prompt.")
   var prompt: String?
@@ -63,7 +66,7 @@ struct GenerateCommand: ParsableCommand {
 
   func run() throws {
     let policy = try cache.policy()
-    let method = try decoding.method()
+    let method = try DecodingOption.method(decode)
     let text = try promptText()
     let model = try model.load()
     let tokens = try promptTokens(text, model)

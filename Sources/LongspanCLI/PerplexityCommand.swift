@@ -15,7 +15,11 @@ struct PerplexityCommand: ParsableCommand {
   @OptionGroup var model: ModelOptions
   @OptionGroup var cache: CacheOptions
   @OptionGroup var filter: FilterOptions
-  @OptionGroup var decoding: DecodingOptions
+
+  @Option(
+    help: ArgumentHelp(
+      "How tokens are computed: plain; \(DecodingOption.multiTokenHelp).", valueName: "method"))
+  var decode = "plain"
 
   @OptionGroup var text: TextOptions
 
@@ -61,7 +65,7 @@ struct PerplexityCommand: ParsableCommand {
   }
 
   private func schedule() throws(LongspanError) -> MultiTokenDecoding? {
-    switch try decoding.method() {
+    switch try DecodingOption.method(decode) {
     case .plain: return nil
     case .multiToken(let schedule): return schedule
     case let method:

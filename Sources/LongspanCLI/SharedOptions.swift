@@ -68,16 +68,6 @@ struct CacheOptions: ParsableArguments {
   func policy() throws(LongspanError) -> any KVCachePolicy { try KVPolicyOption.policy(kv) }
 }
 
-/// How tokens are computed after a prompt.
-struct DecodingOptions: ParsableArguments {
-  @Option(
-    help: ArgumentHelp(
-      "How each token is computed: \(DecodingOption.help). \(DecodingOption.effect)", valueName: "method"))
-  var decode = "plain"
-
-  func method() throws(LongspanError) -> DecodingMethod { try DecodingOption.method(decode) }
-}
-
 /// Several cache policies on one command line, and how their caches are made and filled.
 struct PolicyListOptions: ParsableArguments {
   @Option(

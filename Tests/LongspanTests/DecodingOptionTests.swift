@@ -22,7 +22,7 @@ import Testing
     // the shortest n-gram is at most the longest
     #expect(
       try DecodingOption.method("lookup:ngram=1")
-        == .promptLookup(PromptLookupDrafting(ngram: 1, least: 1, draft: 8)))
+        == .promptLookup(PromptLookupDrafting(ngram: 1, least: 1, draft: 7)))
   }
 
   /// A description is a method that reads the same.

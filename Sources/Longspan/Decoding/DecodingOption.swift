@@ -2,20 +2,20 @@ import LongspanKernels
 
 /// Reads decoding methods as people write them: a name, and after a colon parameters `key=value` between commas.
 ///
-/// `plain`; `dmtd:cycle=4,late=8,early=0,phase=prompt`; `selfspec:cycle=4,late=8,early=0`; `lookup:ngram=3,least=2,draft=8`.
+/// `plain`; `dmtd:cycle=4,late=8,early=0,phase=prompt`; `selfspec:cycle=4,late=8,early=0`; `lookup:ngram=3,least=2,draft=7`.
 /// Parameters left out have the defaults given here, which for `dmtd` are those of the published checkpoints.
 public enum DecodingOption {
-  /// What can be written, for help texts.
+  /// What can be written where text is generated, for help texts.
   public static let help = """
-    plain; lookup with ngram=3, least=2, draft=8 (drafts what followed the text's last 3 or 2 tokens before); selfspec with \
-    cycle=4, late=8, early=0 (the model's late layers draft); dmtd with cycle=4, late=8, early=0, phase=prompt|absolute \
-    (direct multi-token decoding)
+    plain; lookup with ngram=3, least=2, draft=7 (drafts what followed the text's last 3 or 2 tokens before); selfspec with \
+    cycle=4, late=8, early=0 (the model's late layers draft); \(multiTokenHelp). The text of lookup and selfspec is that of \
+    plain, with any sampling options; that of dmtd is not
     """
 
-  /// What each method does to the text, for help texts.
-  public static let effect = """
-    lookup and selfspec give the text of plain decoding, for any sampling options. dmtd does not: it changes the model's \
-    output distribution, and needs a model trained for it with the same cycle, layers and phase; other models write poor text.
+  /// What can be written for direct multi-token decoding, and what it does, for help texts.
+  public static let multiTokenHelp = """
+    dmtd with cycle=4, late=8, early=0, phase=prompt|absolute (direct multi-token decoding, which changes the model's output \
+    distribution and needs a model trained for it, with the same cycle, layers and phase)
     """
 
   /// - Throws: ``LongspanError`` that names what is wrong and lists what exists.
@@ -58,7 +58,7 @@ public enum DecodingOption {
     try given.check(["ngram", "least", "draft"])
     let ngram = try number(given, "ngram", 3)
     return try PromptLookupDrafting(
-      ngram: ngram, least: number(given, "least", max(1, min(2, ngram))), draft: number(given, "draft", 8))
+      ngram: ngram, least: number(given, "least", max(1, min(2, ngram))), draft: number(given, "draft", 7))
   }
 
   private static func number(

@@ -7,8 +7,8 @@ import LongspanKernels
 /// It costs no model, and gains where an answer repeats its prompt or itself: quotations, edited code, lists. Where a copy
 /// reaches the text's end it goes on with its own beginning, so that a repetition of any period fills the draft.
 ///
-/// The defaults are a compromise for products of few rows on a CPU, where a pass over a draft of 8 costs about as much as
-/// two passes over one token: n-grams of 1 token match often and are right seldom, so the shortest has 2.
+/// A pass costs more the longer its draft is, so the defaults are careful. A draft of 7 makes a pass of 8 rows. The shortest
+/// n-gram has 2 tokens: with those of 1 there is nearly always a draft, but of what it proposes less is accepted.
 public struct PromptLookupDrafting: Sendable, Hashable, CustomStringConvertible {
   /// Tokens of the longest n-gram that is looked for, first.
   public let ngram: Int
@@ -22,7 +22,7 @@ public struct PromptLookupDrafting: Sendable, Hashable, CustomStringConvertible 
 
   /// - Throws: ``LongspanError`` naming the parameter that is out of range: n-grams of 1 to 64 tokens, the shortest not
   ///   above the longest, and drafts of 1 to 256.
-  public init(ngram: Int = 3, least: Int = 2, draft: Int = 8) throws(LongspanError) {
+  public init(ngram: Int = 3, least: Int = 2, draft: Int = 7) throws(LongspanError) {
     func refuse(_ what: String) -> LongspanError { LongspanError(.invalidArgument, "lookup: \(what)") }
     guard ngram >= 1, ngram <= Self.longestNGram else {
       throw refuse("ngram \(ngram) is out of range, which is 1 to \(Self.longestNGram)")
