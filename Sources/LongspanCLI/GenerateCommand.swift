@@ -13,6 +13,10 @@ struct GenerateCommand: ParsableCommand {
   @OptionGroup var cache: CacheOptions
   @OptionGroup var filter: FilterOptions
 
+  @Option(
+    help: ArgumentHelp("How tokens are computed: \(DecodingOption.help).", valueName: "method"))
+  var decode = "plain"
+
   @Option(name: .shortAndLong, help: "The prompt.")
   var prompt: String?
 
@@ -68,6 +72,7 @@ struct GenerateCommand: ParsableCommand {
 
   func run() throws {
     let policy = try cache.policy()
+    let method = try DecodingOption.method(decode)
     let text = try promptText()
     let model = try model.load()
     let tokens = try tokens(of: text, model)
@@ -81,14 +86,15 @@ struct GenerateCommand: ParsableCommand {
         .invalidArgument,
         "\(tokens.count) tokens of prompt and \(maxTokens) to generate do not fit a context of \(context)")
     }
-    let sequence = try model.makeSequence(
-      SequenceOptions(
-        policy: policy, cacheType: cache.cacheType, capacity: needed,
-        timeSteps: filter.policy(model, self.model)))
+    var options = SequenceOptions(
+      policy: policy, cacheType: cache.cacheType, capacity: needed,
+      timeSteps: try filter.policy(model, self.model))
+    options.prepare(for: method)
     var generator = try Generator(
-      model, sequence: sequence,
+      model, sequence: model.makeSequence(options),
       sampling: SamplingOptions(temperature: temperature, topK: topK, topP: topP, minP: minP), seed: seed,
-      ignoringEnd: ignoreEnd)
+      drafter: method.makeDrafter(), ignoringEnd: ignoreEnd)
+    generator.tokenLimit = maxTokens
     try generator.requireMemory(forReading: context ?? needed)
 
     let clock = ContinuousClock()
@@ -103,7 +109,7 @@ struct GenerateCommand: ParsableCommand {
     }
     emit(generator.finish(), &answer)
     let report = GenerationReport(
-      text: answer, filter: filter.filter, generator: generator, promptTokens: tokens.count,
+      text: answer, filter: filter.filter, method: method, generator: generator, promptTokens: tokens.count,
       promptSeconds: seconds(read - started),
       generationSeconds: seconds(clock.now - read))
     if json {
@@ -165,6 +171,9 @@ private struct GenerationReport: Encodable {
   let generationTokensPerSecond: Double
   let kv: String
   let filter: String
+  let decode: String
+  /// Absent for methods that do not draft.
+  let draft: DraftReport?
   let cacheBytes: Int
   let cacheTokens: Int
   let cacheSlots: Int
@@ -173,7 +182,8 @@ private struct GenerationReport: Encodable {
   let isa: String
 
   init(
-    text: String, filter: String, generator: borrowing Generator, promptTokens: Int, promptSeconds: Double,
+    text: String, filter: String, method: DecodingMethod, generator: borrowing Generator, promptTokens: Int,
+    promptSeconds: Double,
     generationSeconds: Double
   ) {
     self.text = text
@@ -186,6 +196,8 @@ private struct GenerationReport: Encodable {
     generationTokensPerSecond = Double(generatedTokens) / max(generationSeconds, 1e-9)
     kv = generator.sequence.policyName
     self.filter = filter
+    decode = method.description
+    draft = generator.draftStatistics.map(DraftReport.init)
     cacheBytes = generator.sequence.byteCount
     cacheTokens = generator.sequence.count
     cacheSlots = generator.sequence.slots
@@ -196,7 +208,8 @@ private struct GenerationReport: Encodable {
 
   var summary: String {
     "prompt \(promptTokens) tokens at \(decimal(promptTokensPerSecond, 1))/s, generated \(generatedTokens) at "
-      + "\(decimal(generationTokensPerSecond, 1))/s, \(cacheSlots > 0 ? "cache" : "state") \(SystemMemory.describe(cacheBytes))"
+      + "\(decimal(generationTokensPerSecond, 1))/s, " + (draft.map { "\($0.summary), " } ?? "")
+      + "\(cacheSlots > 0 ? "cache" : "state") \(SystemMemory.describe(cacheBytes))"
       + (cacheSlots > 0 && cacheSlots < cacheTokens ? " (\(cacheSlots) slots of \(cacheTokens) tokens)" : "")
       + (peakMemoryBytes.map { ", peak memory \(SystemMemory.describe($0))" } ?? "")
       + " (\(threads) threads, \(isa))"

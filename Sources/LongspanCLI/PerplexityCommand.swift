@@ -16,6 +16,11 @@ struct PerplexityCommand: ParsableCommand {
   @OptionGroup var cache: CacheOptions
   @OptionGroup var filter: FilterOptions
 
+  @Option(
+    help: ArgumentHelp(
+      "How tokens are computed: plain; \(DecodingOption.multiTokenHelp).", valueName: "method"))
+  var decode = "plain"
+
   @OptionGroup var text: TextOptions
 
   @Option(name: .shortAndLong, help: "Tokens of a window.")
@@ -32,6 +37,7 @@ struct PerplexityCommand: ParsableCommand {
 
   func run() throws {
     let policy = try cache.policy()
+    let schedule = try schedule()
     let source = try text.read()
     let model = try model.load()
     let tokens = try text.tokens(of: source, model)
@@ -42,10 +48,11 @@ struct PerplexityCommand: ParsableCommand {
     let evaluation = PerplexityEvaluation(
       contextLength: context, chunk: cache.chunk, cacheType: cache.cacheType, policy: policy,
       buckets: buckets,
-      timeSteps: try filter.policy(model, self.model))
+      timeSteps: try filter.policy(model, self.model), decoding: schedule)
     let result = try evaluation.run(model, tokens: tokens, progress: bar.update)
     bar.clear()
-    let report = Report(result, self, model, seconds: seconds(clock.now - started), tokens: tokens.count)
+    let report = Report(
+      result, self, schedule, model, seconds: seconds(clock.now - started), tokens: tokens.count)
     if let plot {
       try PerplexityPlot(curve: result.curve, title: "\(model.name), context \(context), \(policy)").write(
         to: plot)
@@ -54,6 +61,17 @@ struct PerplexityCommand: ParsableCommand {
       try printJSON(report)
     } else {
       printTable(report.rows)
+    }
+  }
+
+  private func schedule() throws(LongspanError) -> MultiTokenDecoding? {
+    switch try DecodingOption.method(decode) {
+    case .plain: return nil
+    case .multiToken(let schedule): return schedule
+    case let method:
+      throw LongspanError(
+        .unsupported,
+        "\(method) drafts what is generated and does not change it: the perplexity is that of plain decoding")
     }
   }
 
@@ -69,6 +87,7 @@ struct PerplexityCommand: ParsableCommand {
     let seconds: Double
     let kv: String
     let filter: String
+    let decode: String
     let cacheBytes: Int
     let cacheSlots: Int
     let peakMemoryBytes: Int?
@@ -83,8 +102,8 @@ struct PerplexityCommand: ParsableCommand {
     }
 
     init(
-      _ result: PerplexityReport, _ command: PerplexityCommand, _ model: any LanguageModel, seconds: Double,
-      tokens: Int
+      _ result: PerplexityReport, _ command: PerplexityCommand, _ schedule: MultiTokenDecoding?,
+      _ model: any LanguageModel, seconds: Double, tokens: Int
     ) {
       perplexity = result.perplexity
       meanNll = result.meanNLL
@@ -97,6 +116,7 @@ struct PerplexityCommand: ParsableCommand {
       tokensPerSecond = Double(tokens) / max(seconds, 1e-9)
       kv = result.cacheSlots > 0 ? command.cache.kv : "recurrent"
       filter = command.filter.filter
+      decode = schedule?.description ?? DecodingMethod.plain.description
       cacheBytes = result.cacheBytes
       cacheSlots = result.cacheSlots
       peakMemoryBytes = SystemMemory.peakResidentBytes
@@ -117,6 +137,7 @@ struct PerplexityCommand: ParsableCommand {
             ? "\(kv): \(SystemMemory.describe(cacheBytes)) in \(cacheSlots) slots"
             : "\(SystemMemory.describe(cacheBytes)), filter \(filter)"
         ),
+        ("decoding", decode),
         (
           "speed",
           "\(decimal(tokensPerSecond, 1)) tokens/s, \(decimal(seconds, 1)) s (\(threads) threads, \(isa))"

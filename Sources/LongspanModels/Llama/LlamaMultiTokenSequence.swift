@@ -148,3 +148,15 @@ public final class LlamaMultiTokenSequence: ModelSequence {
     if let failure { throw failure }
   }
 }
+
+/// Drafting is refused.
+extension LlamaMultiTokenSequence {
+  public func truncate(to tokens: Int) throws(LongspanError) { try requireTruncation() }
+
+  public func requireTruncation() throws(LongspanError) {
+    throw LongspanError(
+      .unsupported,
+      "\(decoding) and drafting do not go together: tokens that were skipped cannot be taken back, and its text is not the "
+        + "model's ordinary one")
+  }
+}

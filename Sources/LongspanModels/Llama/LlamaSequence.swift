@@ -24,6 +24,10 @@ public final class LlamaSequence: ModelSequence {
     try cache.requireMemory(forReading: tokens)
   }
 
+  public func truncate(to tokens: Int) throws(LongspanError) { try cache.truncate(to: tokens) }
+
+  public func requireTruncation() throws(LongspanError) { try cache.policy.requireTruncation() }
+
   public func read(
     _ tokens: [Int32], workspace: inout Workspace
   ) throws(LongspanError) -> AlignedBuffer<Float> {
@@ -58,11 +62,29 @@ extension LlamaModel: LanguageModel {
         .unsupported,
         "time step policy '\(options.timeSteps)' is for models with state-space layers; llama has none")
     }
+    if let decoding = options.decoding, let drafting = options.drafting {
+      throw LongspanError(
+        .invalidArgument,
+        "\(decoding) and \(drafting) do not go together: one changes the text, the other keeps it")
+    }
     if let decoding = options.decoding { return try LlamaMultiTokenSequence(self, decoding, options) }
+    if let drafting = options.drafting { return try LlamaSelfSpeculativeSequence(self, drafting, options) }
     return LlamaSequence(
       self,
       try makeCache(
         policy: options.policy, elementType: options.cacheType,
         capacity: options.policy.slots(afterReading: options.capacity, layer: 0)))
+  }
+}
+
+extension KVCachePolicy {
+  /// Throws, naming the policy, unless a cache with it can take back whatever it has read.
+  func requireTruncation() throws(LongspanError) {
+    guard self is DensePolicy else {
+      throw LongspanError(
+        .unsupported,
+        "drafting takes back what the model refuses, which a cache with policy \(self) cannot do once it was compressed: "
+          + "use dense")
+    }
   }
 }

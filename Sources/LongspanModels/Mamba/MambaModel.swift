@@ -125,7 +125,7 @@ public final class MambaModel: StateSpaceModel {
   /// A sequence that has read nothing.
   ///
   /// - Throws: ``LongspanError`` if the options ask for a cache policy or type other than the default: there are no keys and
-  ///   values; if they ask for multi-token decoding; and if the time step policy does not go with the model.
+  ///   values; if they ask for multi-token decoding or self-speculative drafting; and if the time step policy does not go with the model.
   public func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence {
     guard options.policy is DensePolicy else {
       throw LongspanError(
@@ -143,6 +143,10 @@ public final class MambaModel: StateSpaceModel {
       throw LongspanError(
         .unsupported,
         "'\(decoding)' is for models of transformer layers; \(architecture) has state-space layers")
+    }
+    if let drafting = options.drafting {
+      throw LongspanError(
+        .unsupported, "\(drafting) is for models that can take tokens back; \(architecture) cannot")
     }
     return try MambaSequence(self, options.timeSteps)
   }

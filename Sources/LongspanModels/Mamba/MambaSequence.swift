@@ -52,6 +52,17 @@ public final class MambaSequence: ModelSequence {
     }
   }
 
+  public func truncate(to tokens: Int) throws(LongspanError) { throw cannotGoBack }
+
+  public func requireTruncation() throws(LongspanError) { throw cannotGoBack }
+
+  private var cannotGoBack: LongspanError {
+    LongspanError(
+      .unsupported,
+      "a state of \(model.architecture) holds its whole text and cannot go back to fewer tokens, as drafting asks"
+    )
+  }
+
   public func read(
     _ tokens: [Int32], workspace: inout Workspace
   ) throws(LongspanError) -> AlignedBuffer<Float> {

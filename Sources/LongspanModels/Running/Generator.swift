@@ -10,19 +10,25 @@ import LongspanKernels
 /// ```
 public struct Generator: ~Copyable {
   public let model: any LanguageModel
-  /// What was kept of the text so far.
+  /// What was kept of the text so far. With a drafter it may have read beyond the text, by the draft that is being checked,
+  /// until ``read(_:chunk:progress:)`` takes that back or ``next()`` comes to its end.
   public let sequence: any ModelSequence
   /// The tokens generated so far.
   public private(set) var generated: [Int32]
   /// Whether a stop token was drawn.
   public private(set) var isFinished: Bool
+  /// Tokens that ``generated`` will have in the end, where that is known: what is drafted does not reach beyond them.
+  public var tokenLimit: Int?
+  /// How the drafts fared; `nil` without a drafter.
+  public internal(set) var draftStatistics: DraftStatistics?
+  var drafter: (any Drafter)?
+  var run: DraftRun
+  var workspace: Workspace
+  let stopTokens: Set<Int32>
   private var sampler: Sampler
   private var decoder: TokenStreamDecoder
-  private var workspace: Workspace
-  private var logits: AlignedBuffer<Float>
   /// The token drawn last, which the model has not read yet.
   private var pending: Int32?
-  private let stopTokens: Set<Int32>
 
   /// Makes a generator that has read nothing.
   ///
@@ -43,15 +49,25 @@ public struct Generator: ~Copyable {
   }
 
   /// Makes a generator that goes on with a sequence of the model.
+  ///
+  /// - Parameter drafter: proposes tokens, which the model checks several in a pass. The text is the same as without.
+  /// - Throws: ``LongspanError`` if a sampling option is out of range, or the sequence cannot take back what was drafted or
+  ///   does not go with the drafter.
   public init(
     _ model: any LanguageModel, sequence: any ModelSequence, sampling: SamplingOptions, seed: UInt64,
-    ignoringEnd: Bool = false
+    drafter: (any Drafter)? = nil, ignoringEnd: Bool = false
   ) throws(LongspanError) {
     let sampler = try Sampler(options: sampling, seed: seed)
+    if let drafter {
+      try sequence.requireTruncation()
+      try drafter.check(sequence)
+    }
     self.model = model
     self.sequence = sequence
     self.sampler = sampler
-    logits = AlignedBuffer()
+    self.drafter = drafter
+    draftStatistics = drafter.map { _ in DraftStatistics() }
+    run = DraftRun(after: sequence.count)
     generated = []
     isFinished = false
     pending = nil
@@ -70,12 +86,17 @@ public struct Generator: ~Copyable {
   public mutating func read(
     _ tokens: [Int32], chunk: Int = 512, progress: ProgressHandler? = nil
   ) throws(LongspanError) {
+    // the text is what was returned: a draft that was being checked is taken back to where the text ends
+    if let accepted = try run.reopen(sequence) { pending = accepted }
     let unread = pending.map { [$0] } ?? []
     // if reading fails, there is nothing to draw from until a later call succeeds
-    logits = AlignedBuffer()
+    run = DraftRun(after: sequence.count)
     pending = nil
-    logits = try sequence.readPrompt(
+    let logits = try sequence.readPrompt(
       unread + tokens, chunk: chunk, workspace: &workspace, progress: progress)
+    run = DraftRun(after: sequence.count)
+    run.logits = logits
+    drafter?.append(tokens)
     isFinished = false
   }
 
@@ -84,23 +105,24 @@ public struct Generator: ~Copyable {
   public mutating func next() throws(LongspanError) -> String? {
     guard !isFinished else { return nil }
     if let token = pending {
-      let hidden = try sequence.read([token], workspace: &workspace)
-      logits = try model.logits(of: hidden, rows: 0..<1, workspace: &workspace)
+      try check(token)
       pending = nil
     }
-    guard logits.count > 0 else {
-      throw LongspanError(.invalidText, "the prompt is empty: nothing was read yet")
-    }
-    // a copy, because a span of the logits borrows all of self
+    // kept only once the draft that the token does not go on with was taken back
     var sampler = sampler
-    let token = try sampler.sample(logits.span)
+    let token = try run.draw(&sampler)
+    let isStop = stopTokens.contains(token)
+    let isAccepted = !isStop && run.drafted(token)
+    if !isAccepted { try run.close(sequence) }
     self.sampler = sampler
-    if stopTokens.contains(token) {
+    if run.isCheck { draftStatistics?.addToken(acceptedAt: isAccepted ? run.row : nil) }
+    guard !isStop else {
       isFinished = true
       return nil
     }
     generated.append(token)
-    pending = token
+    drafter?.append([token])
+    if isAccepted { run.accept() } else { pending = token }
     return try decoder.append(token)
   }
 

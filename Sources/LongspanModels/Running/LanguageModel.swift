@@ -56,12 +56,16 @@ public struct SequenceOptions: Sendable {
   public var timeSteps: any TimeStepPolicy
   /// The schedule of direct multi-token decoding, in models of layers that it can group; `nil` for ordinary decoding.
   public var decoding: MultiTokenDecoding?
+  /// How the sequence drafts for a ``SelfSpeculativeDrafter``, if it is to.
+  public var drafting: SelfSpeculativeDrafting?
 
   public init(
     policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192,
-    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil
+    timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil,
+    drafting: SelfSpeculativeDrafting? = nil
   ) {
     self.decoding = decoding
+    self.drafting = drafting
     self.policy = policy
     self.timeSteps = timeSteps
     self.cacheType = cacheType
@@ -131,6 +135,15 @@ public protocol ModelSequence: AnyObject {
 
   /// Throws if what is kept of `tokens` more tokens does not fit in memory.
   func requireMemory(forReading tokens: Int) throws(LongspanError)
+
+  /// Forgets all but the first `tokens` tokens of the text.
+  ///
+  /// - Throws: ``LongspanError``; with ``LongspanError/Code/unsupported``, naming what stands against it, if the sequence
+  ///   cannot go back that far.
+  func truncate(to tokens: Int) throws(LongspanError)
+
+  /// Throws, naming what stands against it, unless ``truncate(to:)`` can take back whatever will be read.
+  func requireTruncation() throws(LongspanError)
 
   /// Reads tokens after those read before and returns their hidden states after the final norm, `[T, hiddenSize]`; fewer
   /// rows, the last one always among them, where a time step policy drops tokens.
