@@ -50,6 +50,11 @@ struct BenchmarkOperands: ~Copyable {
       let rotary = try RotaryTable(
         positions: isRotary ? (0..<Int64(s["T"])).map { $0 } : [],
         inverseFrequencies: isRotary ? (0..<s["D"] / 2).map { 1 / Float($0 + 1) } : [])
+      let packed =
+        switch c.kernel {
+        case .product(let type): try PackedCopies(copies, type, rows: s["M"], columns: s["K"], context)
+        default: PackedCopies()
+        }
       weights =
         switch c.kernel {
         case .linear(let type), .dequantize(let type):
@@ -59,11 +64,6 @@ struct BenchmarkOperands: ~Copyable {
           try WeightMatrix.copies(1, c.elementType.weightType, rows: s["V"], columns: s["C"], context)
         default: []
         }
-      if case .product(let type) = c.kernel {
-        packed = try PackedCopies(copies, type, rows: s["M"], columns: s["K"], context)
-      } else {
-        packed = PackedCopies()
-      }
       vector = Self.vector(c.kernel, s)
       let isSelective = c.kernel == .selectiveScan || c.kernel == .selectiveUpdate
       bias = [Float](repeating: -1, count: isSelective ? s["E"] : 0)
@@ -81,6 +81,7 @@ struct BenchmarkOperands: ~Copyable {
       self.moreFloats = moreFloats
       self.indices = indices
       self.rotary = rotary
+      self.packed = packed
     }
 
     /// Weights and biases of ones, or decays of -1.
