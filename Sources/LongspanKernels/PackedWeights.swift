@@ -4,7 +4,7 @@ import CKernels
 /// of. C: `lspan_packed_weights`.
 ///
 /// Packing reads all weights once and takes as many bytes again, or up to 3% more where rows and columns are multiples
-/// of 16 and 64; the matrix it was made of is not needed any more.
+/// of 32 and 64; the matrix it was made of is not needed any more.
 public final class PackedWeights: Sendable {
   public let type: WeightType
   public let rows: Int

@@ -160,7 +160,7 @@ extension BenchmarkCase {
   /// The cases that a person asked for, out of a table.
   ///
   /// - Parameters:
-  ///   - table: to choose from; by default ``standard``, and with a filter ``products`` as well.
+  ///   - table: to choose from; by default ``standard``, and with a filter ``products`` before it.
   ///   - filter: parts of names, separated by commas.
   ///   - shape: dimensions to replace; cases whose kernels do not have all of them are left out.
   ///   - elementType: to replace; kernels that do not take it are left out.
@@ -170,7 +170,7 @@ extension BenchmarkCase {
     from table: [BenchmarkCase]? = nil, filter: String? = nil, shape: [String: Int] = [:],
     elementType: ElementType? = nil, cache: CacheState? = nil
   ) throws(LongspanError) -> [BenchmarkCase] {
-    let table = unique(table ?? (filter == nil ? standard : standard + products))
+    let table = unique(table ?? (filter == nil ? standard : products + standard))
     let parts = filter?.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
     var cases = table.filter { one in parts?.contains(where: one.name.contains) ?? true }
     guard !cases.isEmpty else {

@@ -22,7 +22,7 @@ static void test_sizes(void)
         int64_t elements;
         lspan_block_type_layout(packable[t], &elements, NULL);
         int64_t step = elements == 256 ? 256 : 64;
-        check_size(packable[t], 16, step);
+        check_size(packable[t], 32, step);
         check_size(packable[t], 4096, 14 * step);
         check_size(packable[t], 0, step);
     }

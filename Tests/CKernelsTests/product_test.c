@@ -97,8 +97,8 @@ static int64_t columns_of(lspan_block_type type, int i)
 static void test_shapes(void)
 {
     for (size_t t = 0; t < PACKABLE_COUNT; t++) {
-        const int64_t sizes[] = {1, 15, 16, 17, 48, test_random_int(2, 70)};
-        for (int i = 0; i < 6; i++) {
+        const int64_t sizes[] = {1, 15, 16, 17, 32, 33, 48, test_random_int(2, 70)};
+        for (int i = 0; i < 8; i++) {
             for (int mode = 0; mode < 2; mode++) {
                 product_case p = {
                     .type = packable[t], .mode = (lspan_product_mode)mode, .m = sizes[i],
@@ -109,7 +109,7 @@ static void test_shapes(void)
         }
         for (int i = 0; i < 3; i++) {
             product_case p = {
-                .type = packable[t], .mode = (lspan_product_mode)((i + (int)t) % 2), .m = sizes[(i * 2 + 1) % 6],
+                .type = packable[t], .mode = (lspan_product_mode)((i + (int)t) % 2), .m = sizes[(i * 2 + 1) % 8],
                 .k = columns_of(packable[t], i + (int)t), .gated = 1, .activation = (lspan_activation)i};
             check_product(p);
         }

@@ -32,7 +32,6 @@ extension WeightStorage {
   var tolerance: Double { self == .native ? 0.05 : 1e-4 }
 }
 
-
 /// The norm of the difference over the norm of the expected values.
 func relativeError(_ actual: some Sequence<Float>, _ expected: some Sequence<Float>) -> Double {
   var difference = 0.0
