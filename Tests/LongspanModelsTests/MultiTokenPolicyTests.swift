@@ -113,6 +113,24 @@ import Testing
     }
   }
 
+  /// Calls have the model's layer as their tag in each group, those of compression too.
+  @Test func profilesNameTheModelsLayers() throws {
+    let model = try MultiTokenFixtures.model()
+    var workspace = Workspace()
+    let decoding = try MultiTokenDecoding(cycle: 2, lateLayers: 2, earlyLayers: 1)
+    let sequence = try model.sequence(decoding, policy: LagRelativeCompression(sink: 2, lag: 4))
+    _ = try sequence.prompt(ids[..<8], &workspace)
+    // a head, and a token whose late and early layers complete a window
+    for (token, layers) in [(8, [-1, 0, 1, 2, 3, 4, 5]), (9, [-1, 0, 3, 4, 5])] {
+      let profile = try KernelProfile(of: model.context, capacity: 400)
+      _ = try sequence.read([ids[token]], workspace: &workspace)
+      let calls = profile.stop().calls
+      #expect(Set(calls.map(\.tag)) == Set(layers))
+      let scored = calls.filter { $0.kernel == .lagScores }.map(\.tag)
+      #expect(Set(scored) == (token == 9 ? [0, 3, 4] : []))
+    }
+  }
+
   @Test func snapshotsGoBackBehindCompression() throws {
     let model = try MultiTokenFixtures.model()
     var workspace = Workspace()
@@ -249,9 +267,9 @@ import Testing
       _ = try model.hiddenStates(of: Array(ids[..<6]), cache: &cache, workspace: &workspace)
       if policy is Failing {
         (trigger.event, trigger.layer) = (.append, 4)
-        // several windows would be chosen in all layers before the last
+        // other tokens: slots of several windows would be chosen in all layers before the last
         #expect(throws: LongspanError.self) {
-          _ = try model.hiddenStates(of: Array(ids[6..<20]), cache: &cache, workspace: &workspace)
+          _ = try model.hiddenStates(of: Array(ids[50..<64]), cache: &cache, workspace: &workspace)
         }
       }
       _ = try model.hiddenStates(of: Array(ids[6..<10]), cache: &cache, workspace: &workspace)

@@ -146,6 +146,7 @@ extension LlamaMultiTokenSequence {
     _ rows: borrowing AlignedBuffer<Float>, _ range: Range<Int>, of width: Int, to values: inout [Float]
   ) {
     let span = rows.span
+    values.reserveCapacity(values.count + range.count * width)
     for index in range.lowerBound * width..<range.upperBound * width { values.append(span[index]) }
   }
 }
