@@ -118,6 +118,32 @@ import Testing
     }
   }
 
+  /// A prefix is kept while a draft is being checked, and restored over another text and its draft.
+  @Test func snapshotsGoBack() throws {
+    let model = try Self.model()
+    var workspace = Workspace()
+    for (early, late) in Self.splits {
+      let sequence = try Self.sequence(model, early: early, late: late)
+      _ = try sequence.prompt(ids[..<6], &workspace)
+      _ = try sequence.draft(after: 3, limit: 4, workspace: &workspace)
+      let snapshot = try sequence.snapshot()
+      #expect(snapshot.count == 6)
+      let want = try sequence.logits(ids[8..<10], step: 1, model, &workspace)
+      let draft = try sequence.draft(after: 4, limit: 4, workspace: &workspace)
+      for other in [sequence, try Self.sequence(model, early: early, late: late)] {
+        _ = try other.prompt(ids[2..<4], &workspace)
+        _ = try other.draft(after: 1, limit: 4, workspace: &workspace)
+        try other.restore(snapshot)
+        #expect(other.count == 6)
+        #expect(try other.logits(ids[8..<10], step: 1, model, &workspace) == want)
+        #expect(try other.draft(after: 4, limit: 4, workspace: &workspace) == draft)
+      }
+      let other = try Self.sequence(model, cycle: 3, early: early, late: late)
+      let error = #expect(throws: LongspanError.self) { try other.restore(snapshot) }
+      #expect(error?.message.contains("selfspec:cycle=3") == true)
+    }
+  }
+
   @Test func failuresChangeNothing() throws {
     let model = try Self.model()
     var workspace = Workspace()

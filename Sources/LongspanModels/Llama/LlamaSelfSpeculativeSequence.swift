@@ -41,7 +41,8 @@ public final class LlamaSelfSpeculativeSequence: SelfDraftingSequence {
     self.late = late
   }
 
-  private var groups: [LlamaLayerGroup] { [early, thinking, late].compactMap { $0 } }
+  /// All that there are, the late one last.
+  var groups: [LlamaLayerGroup] { [early, thinking, late].compactMap { $0 } }
   /// Those below the late layers.
   private var lower: [LlamaLayerGroup] { [early, thinking].compactMap { $0 } }
 
