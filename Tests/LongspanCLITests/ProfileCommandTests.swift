@@ -14,7 +14,7 @@ import Testing
     let lines = result.output.split(separator: "\n").map(String.init)
     for start in [
       "ceilings", "prefill: 60 tokens", "decode: 4 tokens", "attention_prefill_f16", "attention_decode_f16",
-      "linear_f32", "rms_norm", "gate_silu", "outside kernels", "layer ", "embedding ", "0 ", "1 ", "output ",
+      "product_f32", "rms_norm", "outside kernels", "layer ", "embedding ", "0 ", "1 ", "output ",
     ] {
       #expect(lines.contains { $0.hasPrefix(start) }, "\(start) in \(result.output)")
     }
@@ -64,8 +64,8 @@ import Testing
       #expect(slice["ts"] is Double && slice["dur"] is Double && slice["name"] is String)
       #expect(slice["pid"] as? Int == 1 && slice["tid"] is Int)
     }
-    // 3 chunks and 2 tokens, each the embedding, 2 layers of 14 calls and the last norm; logits of 1 and 2 rows
-    #expect(slices.count { $0["cat"] as? String == "kernel" } == 5 * (1 + 2 * 14 + 1) + 3)
+    // 3 chunks and 2 tokens, each the embedding, 2 layers of 10 calls and the last norm; logits of 1 and 2 rows
+    #expect(slices.count { $0["cat"] as? String == "kernel" } == 5 * (1 + 2 * 10 + 1) + 3)
     #expect(slices.count { $0["cat"] as? String == "layer" } == 5 * 4)
     #expect(slices.count { $0["cat"] as? String == "phase" } == 2)
     let named = events.filter { $0["ph"] as? String == "M" }.compactMap { $0["name"] as? String }

@@ -207,7 +207,7 @@ struct LagSmolLM2Tests {
   /// Every layer's kept sets equal the float64 oracle's on transformers' keys and values, but where its scores at the
   /// boundary are closer than the two models' keys and values.
   @Test func keepsWhatTheOracleKeepsInEveryLayer() throws {
-    let model = try LlamaModel(path: TestFiles.modelPath)
+    let model = try LlamaModel(path: TestFiles.modelPath, storage: .exact)
     let oracle = try LagKVFixtures.model().whole
     let blobs = try LagKVFixtures.Blobs("smollm2")
     let p = oracle.parameters
@@ -240,7 +240,7 @@ struct LagSmolLM2Tests {
   }
 
   @Test func allKeptIsDenseBitForBit() throws {
-    let model = try LlamaModel(path: TestFiles.modelPath)
+    let model = try LlamaModel(path: TestFiles.modelPath, storage: .exact)
     let tokens = try novel(700, model)
     var workspace = Workspace()
     var logits: [[Float]] = []
@@ -259,7 +259,7 @@ struct LagSmolLM2Tests {
 
   /// 1,100 tokens in one masked step and in larger steps, against a window at a time through the cache.
   @Test func theChunkMaskIsWindowByWindow() throws {
-    let model = try LlamaModel(path: TestFiles.modelPath)
+    let model = try LlamaModel(path: TestFiles.modelPath, storage: .exact)
     let tokens = try novel(1100, model)
     let policy = try LagRelativeCompression(sink: 16, lag: 128, ratio: 0.25)
     var cache = try model.makeCache(policy: policy)

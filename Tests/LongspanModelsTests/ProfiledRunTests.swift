@@ -37,15 +37,14 @@ import Testing
       #expect(names(-1) == Array(repeating: "embedding", count: steps))
       let attention = phase.name == "prefill" ? "attention_prefill" : "attention_decode"
       let layer = [
-        "rms_norm", "linear", "linear", "rope", "convert", "linear", "rope", attention, "linear", "rms_norm",
-        "linear", "linear", "gated_activation", "linear",
+        "rms_norm", "product", "rope", "convert", "rope", attention, "product", "rms_norm", "product", "product",
       ]
       for tag in 0..<layers {
         #expect(names(tag) == Array(repeating: layer, count: steps).flatMap { $0 })
       }
       // logits are made once for a prompt, and once for each token after it
       let logits = phase.name == "prefill" ? 1 : steps
-      #expect(names(layers).filter { $0 == "linear" }.count == logits)
+      #expect(names(layers).filter { $0 == "product" }.count == logits)
       #expect(names(layers).count == steps + logits)
       #expect(calls.allSatisfy { $0.start + UInt64($0.nanoseconds) <= phase.end })
     }

@@ -110,7 +110,9 @@ struct SmolLM2Tests {
     }
     let decoded = try #require(results[.f32])
     #expect(relativeError(try #require(results[.exact]), decoded) < 1e-5)
-    #expect(relativeError(try #require(results[.native]), decoded) < WeightStorage.native.tolerance)
+    let rounded = relativeError(try #require(results[.native]), decoded)
+    print("SmolLM2: relative error of logits with inputs rounded to 8 bits \(rounded)")
+    #expect(rounded < 0.15)
     #expect(bytes[.native] == bytes[.exact])
     // as many as the file's tensors of products, which the f32 ones are over six times
     #expect(try #require(bytes[.native]) < 98_362_432)
