@@ -21,20 +21,30 @@ struct SmolLM2DraftingTests {
     return chats + kinds.flatMap { kind, texts in texts.map { (kind, $0, model.promptTokens($0)) } }
   }
 
-  private static func generate(
+  /// A sequence that has read a prompt but for its last token, as several generators go on from there.
+  private static func sequence(
     _ model: LlamaModel, _ ids: [Int32], _ method: DecodingMethod
-  ) throws -> (tokens: [Int32], isFinished: Bool, statistics: DraftStatistics?) {
+  ) throws -> any ModelSequence {
     var options = SequenceOptions(capacity: ids.count + newTokens)
     options.prepare(for: method)
-    var generator = try Generator(
-      model, sequence: model.makeSequence(options), sampling: .greedy, seed: 0,
-      drafter: method.makeDrafter())
+    let sequence = try model.makeSequence(options)
+    var workspace = Workspace()
+    _ = try sequence.readPrompt(Array(ids.dropLast()), workspace: &workspace)
+    return sequence
+  }
+
+  private static func generate(
+    _ model: LlamaModel, _ ids: [Int32], on sequence: any ModelSequence, _ method: DecodingMethod
+  ) throws -> (tokens: [Int32], isFinished: Bool, statistics: DraftStatistics?) {
+    try sequence.truncate(to: ids.count - 1)
+    var drafter = method.makeDrafter()
+    drafter?.append(Array(ids.dropLast()))
+    var generator = try Generator(model, sequence: sequence, sampling: .greedy, seed: 0, drafter: drafter)
     generator.tokenLimit = newTokens
-    try generator.read(ids)
+    try generator.read(Array(ids.suffix(1)))
     while generator.generated.count < newTokens, try generator.next() != nil {}
     // all but the token drawn last was read, or all if a stop token came after it
-    #expect(
-      generator.sequence.count == ids.count + generator.generated.count - (generator.isFinished ? 0 : 1))
+    #expect(sequence.count == ids.count + generator.generated.count - (generator.isFinished ? 0 : 1))
     return (generator.generated, generator.isFinished, generator.draftStatistics)
   }
 
@@ -53,12 +63,12 @@ struct SmolLM2DraftingTests {
     let lookup = DecodingMethod.promptLookup(try PromptLookupDrafting())
     var accepted: [String: Int] = [:]
     for (index, prompt) in prompts.enumerated() {
-      let methods: [DecodingMethod] = [
-        lookup, .selfSpeculative(try SelfSpeculativeDrafting(cycle: 1 + index % 4, lateLayers: 8)),
-      ]
-      let want = try Self.generate(model, prompt.ids, .plain)
-      for method in methods {
-        let got = try Self.generate(model, prompt.ids, method)
+      let ordinary = try Self.sequence(model, prompt.ids, .plain)
+      let want = try Self.generate(model, prompt.ids, on: ordinary, .plain)
+      let own = DecodingMethod.selfSpeculative(
+        try SelfSpeculativeDrafting(cycle: 1 + index % 4, lateLayers: 8))
+      for (method, sequence) in [(lookup, ordinary), (own, try Self.sequence(model, prompt.ids, own))] {
+        let got = try Self.generate(model, prompt.ids, on: sequence, method)
         if got.tokens != want.tokens {
           let same = zip(got.tokens, want.tokens).prefix { $0 == $1 }.count
           let gap = try Self.gap(model, after: prompt.ids + want.tokens.prefix(same))

@@ -30,7 +30,7 @@ struct DraftRun: ~Copyable {
   /// Draws the next token.
   func draw(_ sampler: inout Sampler) throws(LongspanError) -> Int32 {
     guard logits.count > 0 else {
-      throw LongspanError(.invalidText, "the prompt is empty: nothing was read yet")
+      throw LongspanError(.invalidText, "there is nothing to draw a token from: read a prompt first")
     }
     let width = logits.count / rows
     return try sampler.sample(logits.span.extracting(row * width..<(row + 1) * width))

@@ -10,6 +10,8 @@ extension Generator {
     let draft = try makeDraft(after: token)
     let hidden = try sequence.read([token] + draft, workspace: &workspace)
     run = DraftRun(draft: draft, after: sequence.count - draft.count, isCheck: true)
+    // it is read, even if there should be no memory for logits
+    pending = nil
     run.logits = try model.logits(of: hidden, rows: 0..<draft.count + 1, workspace: &workspace)
     draftStatistics?.addPass(drafted: draft.count)
   }

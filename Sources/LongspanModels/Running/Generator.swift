@@ -25,10 +25,10 @@ public struct Generator: ~Copyable {
   var run: DraftRun
   var workspace: Workspace
   let stopTokens: Set<Int32>
+  /// The token drawn last, which the model has not read yet.
+  var pending: Int32?
   private var sampler: Sampler
   private var decoder: TokenStreamDecoder
-  /// The token drawn last, which the model has not read yet.
-  private var pending: Int32?
 
   /// Makes a generator that has read nothing.
   ///
@@ -104,10 +104,7 @@ public struct Generator: ~Copyable {
   /// drawn. The token is read by the model at the next call, so that its text does not wait for that.
   public mutating func next() throws(LongspanError) -> String? {
     guard !isFinished else { return nil }
-    if let token = pending {
-      try check(token)
-      pending = nil
-    }
+    if let token = pending { try check(token) }
     // kept only once the draft that the token does not go on with was taken back
     var sampler = sampler
     let token = try run.draw(&sampler)
