@@ -27,7 +27,9 @@ void NAME(product)(const lspan_reference_product *p, REAL *output)
     int64_t columns = p->weights.rows, count = p->rows * columns;
     NAME(multiply)(p, &p->weights, output);
     if (p->initial) {
-        for (int64_t i = 0; i < count; i++) output[i] += (REAL)p->initial[i / columns * p->initial_row_stride + i % columns];
+        for (int64_t i = 0; i < count; i++) {
+            output[i] += (REAL)p->initial[i / columns * p->initial_row_stride + i % columns];
+        }
     }
     if (p->gate.data) {
         REAL *gate = calloc((size_t)count + 1, sizeof *gate);

@@ -106,7 +106,8 @@ static void make_valid(valid_call *v)
     v->outputs[1] = (lspan_product_output){
         .weights = dense.packed, .accumulate = 1, .data = (float *)output.data + ROWS * M, .row_stride = M};
     v->product = (lspan_product){
-        .rows = ROWS, .columns = K, .input = input.data, .input_row_stride = K, .output_count = 2, .outputs = v->outputs};
+        .rows = ROWS, .columns = K, .input = input.data, .input_row_stride = K, .output_count = 2,
+        .outputs = v->outputs};
 }
 
 /* Refused by lspan_product_run, and by the query where it can see it. */
@@ -248,10 +249,12 @@ static void test_failing_executor(void)
     test_tensor y = test_tensor_make(lspan_dtype_f32, 16, 1, 2048, test_layout_token_major);
     lspan_product_output out = {.weights = large.packed, .data = y.buffer.data, .row_stride = 2048};
     lspan_product product = {
-        .rows = 16, .columns = 1024, .input = x.buffer.data, .input_row_stride = 1024, .output_count = 1, .outputs = &out};
+        .rows = 16, .columns = 1024, .input = x.buffer.data, .input_row_stride = 1024, .output_count = 1,
+        .outputs = &out};
     CHECK_STATUS(product_run(failing, &product), lspan_status_executor_failed);
     CHECK_STATUS(
-        lspan_pack_weights(failing, &large.weights, large.memory.data, large.memory.bytes), lspan_status_executor_failed);
+        lspan_pack_weights(failing, &large.weights, large.memory.data, large.memory.bytes),
+        lspan_status_executor_failed);
     product_matrix_release(&large);
     test_tensor_release(&x);
     test_tensor_release(&y);

@@ -33,7 +33,8 @@ static void check_against_reference(const product_matrix *weights, const test_te
 
 /* Blocks with every quant byte the same and scales at their largest magnitudes: sums of pairs of products leave 16 bits
  * where they are kept in 16. */
-static lspan_weights extreme_weights(lspan_block_type type, int64_t rows, int64_t columns, uint8_t quants, test_buffer *buffer)
+static lspan_weights extreme_weights(
+    lspan_block_type type, int64_t rows, int64_t columns, uint8_t quants, test_buffer *buffer)
 {
     int64_t elements, bytes;
     lspan_block_type_layout(type, &elements, &bytes);
@@ -64,12 +65,13 @@ static lspan_weights extreme_weights(lspan_block_type type, int64_t rows, int64_
 static void test_extreme_quants(void)
 {
     static const lspan_block_type types[] = {
-        lspan_block_type_q4_0, lspan_block_type_q4_1, lspan_block_type_q8_0, lspan_block_type_q4_k, lspan_block_type_q6_k};
+        lspan_block_type_q4_0, lspan_block_type_q4_1, lspan_block_type_q8_0, lspan_block_type_q4_k,
+        lspan_block_type_q6_k};
     /* as int8 0, -1, -128, 127; as nibbles 0, 15, 0 and 8, 15 and 7 */
     static const uint8_t fills[] = {0x00, 0xFF, 0x80, 0x7F};
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
         for (size_t f = 0; f < sizeof fills / sizeof fills[0]; f++) {
-            /* rows of the largest input, of the least, of both in turn by one and by two, and one that is almost flat */
+            /* rows of the largest input, of the least, of both in turn by one and by two, and one almost flat */
             test_tensor x = test_tensor_make(lspan_dtype_f32, 5, 1, 512, test_layout_token_major);
             for (int64_t c = 0; c < 512; c++) {
                 test_set(&x, 0, 0, c, 3.0f);
@@ -150,8 +152,8 @@ static void test_zero_inputs(void)
     }
 }
 
-/* Inputs so small that scales of 8 bits, or bf16's subnormals, may take them for zeros: outputs are finite, and off by no
- * more than the inputs' sizes allow. */
+/* Inputs so small that scales of 8 bits, or bf16's subnormals, may take them for zeros: outputs are finite, and off by
+ * no more than the inputs' sizes allow. */
 static void test_tiny_inputs(void)
 {
     static const float sizes[] = {1e-30f, 2e-36f, 1e-36f, 1e-38f, 1e-41f, 1.4e-45f};
@@ -174,7 +176,8 @@ static void test_tiny_inputs(void)
         lspan_reference_product_f64(&call, want);
         for (int mode = 0; mode < 2; mode++) {
             for (size_t i = 0; i < context_count; i += TEST_THREAD_COUNTS) {
-                float *got = product_of(contexts[i].context, &x, rows, (lspan_product_mode)mode, &weights, NULL, 0, NULL);
+                float *got =
+                    product_of(contexts[i].context, &x, rows, (lspan_product_mode)mode, &weights, NULL, 0, NULL);
                 test_check_bounds("tiny inputs", contexts[i].name, got, want, bounds, rows * m);
                 free(got);
             }
@@ -237,9 +240,8 @@ static void test_weights_not_finite(void)
             test_tensor x = test_tensor_random(lspan_dtype_f32, rows, 1, k, test_layout_token_major, 1.0f);
             float *want[2 * 16 * TEST_THREAD_COUNTS];
             for (size_t i = 0; i < 2 * context_count; i += TEST_THREAD_COUNTS) {
-                want[i] = product_of(
-                    contexts[i % context_count].context, &x, rows, (lspan_product_mode)(i >= context_count), &weights, NULL, 0,
-                    NULL);
+                lspan_product_mode mode = (lspan_product_mode)(i >= context_count);
+                want[i] = product_of(contexts[i % context_count].context, &x, rows, mode, &weights, NULL, 0, NULL);
             }
             int64_t row = test_random_int(0, m - 1), block = test_random_int(0, k / elements - 1);
             uint8_t *at = (uint8_t *)weights.blocks.data + (row * (k / elements) + block) * bytes;
@@ -249,10 +251,12 @@ static void test_weights_not_finite(void)
             if (type == lspan_block_type_q6_k) at += 208;
             if (type == lspan_block_type_f32) memcpy(at, &number, 4);
             else memcpy(at, &half, 2);
-            CHECK_OK(lspan_pack_weights(contexts[0].context, &weights.weights, weights.memory.data, weights.memory.bytes));
+            CHECK_OK(
+                lspan_pack_weights(contexts[0].context, &weights.weights, weights.memory.data, weights.memory.bytes));
             for (size_t i = 0; i < 2 * context_count; i += TEST_THREAD_COUNTS) {
                 const test_context *c = &contexts[i % context_count];
-                float *got = product_of(c->context, &x, rows, (lspan_product_mode)(i >= context_count), &weights, NULL, 0, NULL);
+                lspan_product_mode mode = (lspan_product_mode)(i >= context_count);
+                float *got = product_of(c->context, &x, rows, mode, &weights, NULL, 0, NULL);
                 int same = 1, finite = 0;
                 for (int64_t j = 0; j < rows * m; j++) {
                     if (j % m == row) finite += isfinite(got[j]);

@@ -5,7 +5,8 @@ enum { rows = 3, columns = 64 };
 
 static lspan_context *context;
 
-static void expect(const lspan_product *product, lspan_block_type type, int64_t bytes, int64_t flops, int64_t exponentials)
+static void expect(
+    const lspan_product *product, lspan_block_type type, int64_t bytes, int64_t flops, int64_t exponentials)
 {
     lspan_profile_event event;
     lspan_profile_totals totals;

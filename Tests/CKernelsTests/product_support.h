@@ -1,24 +1,26 @@
 /* product_support.h: packed weights, running products, and how exact they must be.
  *
- * A product of n numbers in f32 is off by the roundings of its n partial sums, a random walk with a standard deviation of
- * about 0.4 eps times the root of the sum of their squares, eps = 2^-24. In whatever order terms t_k are added, a partial
- * sum's square is about sum t_k^2 + sum^2 at most, so five deviations are 2 eps walk, walk^2 = n (sum t_k^2 + sum^2). They
- * are always granted, because the straightforward version may be lucky in one output, and beside them two eps of the
- * terms' magnitudes, in which the roundings of decoded weights, scales and products are. So, for each output:
+ * A product of n numbers in f32 is off by the roundings of its n partial sums, a random walk with a standard deviation
+ * of about 0.4 eps times the root of the sum of their squares, eps = 2^-24. In whatever order terms t_k are added, a
+ * partial sum's square is about sum t_k^2 + sum^2 at most, so five deviations are 2 eps walk, where walk^2 =
+ * n (sum t_k^2 + sum^2). They are always granted, because the straightforward version may be lucky in one output, and
+ * beside them two eps of the terms' magnitudes, in which the roundings of decoded weights, scales and products are. So,
+ * for each output:
  *
  *     |y - want| <= 2 |simple - want| + 2 eps (walk + sum |x_k| |w_k|)
  *
  * where |w_k| of the types with minima is |d q| + |m|, as these are multiplied one by one.
  *   f32 mode, and f32 and f16: want is the product of the inputs as they are.
  *   native mode, q types: integer sums of 32 products are exact, so the same holds where want is the product of rounded
- *     inputs. Whether an input within 2^-14 of the middle between two quants goes up or down depends on how it is divided
- *     by the scale; for each of those a step times |w_k| is added. Against the product of inputs as they are, each is off
- *     by half a step, so |y - want| also stays below that plus sum |w_k| step_k / 2.
- *   native mode, bf16, where the variant rounds inputs: the same with a step of 2^-7 |x_k| at most, half of which is the
- *     rounding. The instruction adds pairs in an order of its own and takes subnormals for zeros, for which
+ *     inputs. Whether an input within 2^-14 of the middle between two quants goes up or down depends on how it is
+ *     divided by the scale; for each of those a step times |w_k| is added. Against the product of inputs as they are,
+ *     each is off by half a step, so |y - want| also stays below that plus sum |w_k| step_k / 2.
+ *   native mode, bf16, where the variant rounds inputs: the same with a step of 2^-7 |x_k| at most, half of which is
+ *     the rounding. The instruction adds pairs in an order of its own and takes subnormals for zeros, for which
  *     2^-125 (n + sum |w_k|) is added.
- *   a gate: activation(g) u is off by at most 1.13 dg |u| + |activation(g)| du + 1.13 dg du, the slopes of the activations
- *     being below 1.13, and by the activation's own rounding. */
+ *   a gate: activation(g) u is off by at most 1.13 dg |u| + |activation(g)| du + 1.13 dg du, the slopes of the
+ *     activations being below 1.13, and by the activation's own rounding, of which 16 eps are granted.
+ */
 #ifndef LSPAN_TEST_PRODUCT_SUPPORT_H
 #define LSPAN_TEST_PRODUCT_SUPPORT_H
 
@@ -88,8 +90,8 @@ static inline test_tensor product_first_rows(const test_tensor *all, int64_t row
 /* One product of the first rows of x; `initial` NULL without accumulate, `gate` NULL without one. Returns a contiguous
  * copy of the output; free() it. */
 static inline float *product_of(
-    const lspan_context *context, const test_tensor *x, int64_t rows, lspan_product_mode mode, const product_matrix *weights,
-    const product_matrix *gate, lspan_activation activation, const test_tensor *initial)
+    const lspan_context *context, const test_tensor *x, int64_t rows, lspan_product_mode mode,
+    const product_matrix *weights, const product_matrix *gate, lspan_activation activation, const test_tensor *initial)
 {
     test_tensor input = product_first_rows(x, rows), y;
     if (initial) y = product_first_rows(initial, rows);
@@ -154,7 +156,8 @@ static inline product_sums product_sums_of(
 {
     int64_t rows = x->tokens, m = weights->rows, n = weights->columns;
     product_sums s = {
-        test_malloc(rows * m, sizeof(double)), test_malloc(rows * m, sizeof(double)), test_malloc(rows * m, sizeof(double))};
+        test_malloc(rows * m, sizeof(double)), test_malloc(rows * m, sizeof(double)),
+        test_malloc(rows * m, sizeof(double))};
     double *w = test_malloc(m * n, sizeof *w), *magnitudes = product_magnitudes(weights);
     double *rounded = test_malloc(n, sizeof *rounded), *steps = test_malloc(n, sizeof *steps);
     lspan_reference_dequantize_f64(weights, w);

@@ -55,7 +55,9 @@ static void check_product(product_case p)
         float *got = product_of(c->context, &x, MOST_ROWS, p.mode, &weights, gate, p.activation, initial);
         if (c->threads == 1) {
             lspan_reference_rounding rounding = product_rounding(c->isa, p.type, p.mode);
-            if (!known[rounding]++) expected[rounding] = product_expect(&x, rounding, &weights, gate, p.activation, initial);
+            if (!known[rounding]++) {
+                expected[rounding] = product_expect(&x, rounding, &weights, gate, p.activation, initial);
+            }
             product_check(c->name, rounding, got, &expected[rounding]);
             free(all);
             all = got;
@@ -198,7 +200,8 @@ static void check_outputs(lspan_product_mode mode, int64_t rows, int64_t k, int 
         for (int o = 0; o < output_count; o++) {
             lspan_reference_rounding rounding = product_rounding(contexts[i].isa, weights[o].weights.type, mode);
             product_expectation e = product_expect(
-                &x, rounding, &weights[o], gated[o] ? &gates[o] : NULL, activations[o], accumulates[o] ? &held[o] : NULL);
+                &x, rounding, &weights[o], gated[o] ? &gates[o] : NULL, activations[o],
+                accumulates[o] ? &held[o] : NULL);
             float *got = test_gather(&y[o]);
             product_check(contexts[i].name, rounding, got, &e);
             test_check_gaps(&y[o]);

@@ -14,7 +14,8 @@ static inline void write_scale(uint8_t *bytes, int wild)
 }
 
 /* Random weights of a type at the end of a page; quants take every value, scales are finite. */
-static inline lspan_weights random_weights(lspan_block_type type, int64_t rows, int64_t columns, int wild, test_buffer *buffer)
+static inline lspan_weights random_weights(
+    lspan_block_type type, int64_t rows, int64_t columns, int wild, test_buffer *buffer)
 {
     int64_t elements, bytes;
     lspan_block_type_layout(type, &elements, &bytes);

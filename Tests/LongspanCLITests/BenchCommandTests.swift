@@ -69,6 +69,22 @@ import Testing
     #expect(lines.count == 2 && lines.allSatisfy { $0.hasPrefix("layer_norm") && $0.contains("cold") })
   }
 
+  @Test func productsAreComparedWithThatOfOneRow() throws {
+    let result = try Command.run([
+      "bench", "--seconds", "0", "--filter", "product_q4_0,linear_q4_0", "--shape", "M=512,K=512",
+      "--cache", "cold", "--threads", "1",
+    ])
+    #expect(result.status == 0, "\(result.errors)")
+    let lines = result.output.split(separator: "\n")
+    for name in ["product_q4_0", "linear_q4_0"] {
+      #expect(lines.count { $0.hasPrefix(name) && $0.contains(" M=512 K=512 ") } == 7)
+      let ratios = try #require(lines.first { $0.hasPrefix("\(name) M=512 K=512, 1 thread") })
+      // a name of five words, a time of two, and the ratios of 2, 4, 8, 16, 64 and 512 rows
+      #expect(ratios.split(separator: " ").suffix(6).allSatisfy { (Double($0) ?? 0) > 0 })
+    }
+    #expect(lines.contains { $0.hasPrefix("time over that of 1 row") && $0.hasSuffix("R=512") })
+  }
+
   @Test(arguments: [
     (["--filter", "frobnicate"], "attention_prefill"),
     (["--filter", "decode", "--shape", "X=3"], "there are Hq, Hk, D, S, T, window"),
