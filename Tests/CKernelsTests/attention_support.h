@@ -256,7 +256,19 @@ static inline lspan_status attention_run(
 /* The floors. A dot product of D terms collects D roundings at the size of its partial sums, a random walk whose
  * standard deviation is about 0.4 sqrt(D) 2^-24 times the logits' own deviation; a shape with few rows may have a
  * straightforward version that was lucky, so five deviations of one logit are always granted. A logit that is off
- * by e moves an output by at most e/2 times the distance of two values. Four roundings of the result come on top. */
+ * by e moves an output by at most e/2 times the distance of two values. Four roundings of the result come on top, or
+ * those of the sum over the keys that a query sees, another random walk, where it is longer. */
+static inline double attention_sum_roundings(const attention_spec *s)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < s->sequences; i++) {
+        int64_t seen = s->keys[i];
+        if (s->window > 0 && s->window < seen && s->sinks < seen - s->window) seen = s->window + s->sinks;
+        if (seen > most) most = seen;
+    }
+    return fmax(4, 0.4 * sqrt((double)most));
+}
+
 /* Prefill in bf16 throughout, on CPUs with bf16 dot products, rounds each probability to bf16: at most 2^-8 of it, so
  * an output moves by at most 2^-8 of the largest value. */
 static inline double attention_rounding(const attention_case *c, attention_kernel kernel, const char *context)
@@ -286,7 +298,7 @@ static inline void attention_compare(
     float *got = test_gather(output);
     test_check_errors(
         kernel, context, lspan_dtype_f32, got, c->want, c->simple, c->rows * c->spec.head_dim,
-        epsilon * largest * (4 + logit / 2) + rounding);
+        epsilon * largest * (attention_sum_roundings(&c->spec) + logit / 2) + rounding);
     free(got);
     test_check_gaps(output);
     if (!log_sum_exp) return;

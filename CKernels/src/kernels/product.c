@@ -47,6 +47,12 @@ static void sum_f32(
     BY_ROWS(rows, tile_f32, w, lane, columns, x, stride, sums)
 }
 
+static void sum_f16(
+    int rows, weight_tile w, int lane, int64_t columns, const float *x, int64_t stride, v_f32 *sums)
+{
+    BY_ROWS(rows, tile_f16, w, lane, columns, x, stride, sums)
+}
+
 V_INLINE void sum_tile(
     lspan_block_type type, int rows, weight_tile w, int lane, int64_t columns, input_tile x, v_f32 *sums)
 {
@@ -145,6 +151,8 @@ static void add_decoded(
     for (int p = 0; p < PANELS; p++) {
         if (packed->type == lspan_block_type_f32) {
             weights.panels[p] += column * LSPAN_PANELS_TOGETHER * LSPAN_LINE;
+        } else if (packed->type == lspan_block_type_f16) {
+            weights.panels[p] += column / 2 * LSPAN_PANELS_TOGETHER * LSPAN_LINE;
         } else {
             /* in the order of packed f32 */
             float *to = decoded + p * LSPAN_PANEL_ROWS;
@@ -159,7 +167,11 @@ static void add_decoded(
         for (int lane = 0; lane < LSPAN_PANEL_ROWS; lane += V_WIDTH) {
             v_f32 tile[TILE];
             for (int i = 0; i < PANELS * rows; i++) tile[i] = v_load(at + i * LSPAN_PANEL_ROWS + lane);
-            sum_f32(rows, weights, lane, count, x, t->inputs->row_stride, tile);
+            if (packed->type == lspan_block_type_f16) {
+                sum_f16(rows, weights, lane, count, x, t->inputs->row_stride, tile);
+            } else {
+                sum_f32(rows, weights, lane, count, x, t->inputs->row_stride, tile);
+            }
             for (int i = 0; i < PANELS * rows; i++) v_store(at + i * LSPAN_PANEL_ROWS + lane, tile[i]);
         }
     }

@@ -66,10 +66,6 @@ V_INLINE void decode_unit(lspan_block_type type, const uint8_t *unit, int lane, 
 {
     const uint16_t *halves = (const uint16_t *)(const void *)unit;
     switch (type) {
-    case lspan_block_type_f16:
-        v_store(out, v_load_f16(halves + lane));
-        v_store(out + COLUMN, v_load_f16(halves + LSPAN_PANEL_ROWS + lane));
-        break;
     case lspan_block_type_bf16: {
         v_f32 even, odd;
         v_load_bf16_pair(halves + 2 * lane, &even, &odd);

@@ -317,4 +317,29 @@ V_INLINE void tile_f32(
     for (int i = 0; i < PANELS * rows; i++) result[i] = v_add(result[i], sums[i]);
 }
 
+/* The same of weights in f16, as they are packed. */
+V_INLINE void tile_f16(
+    const int rows, weight_tile w, int lane, int64_t columns, const float *x, int64_t stride, v_f32 *result)
+{
+    v_f32 sums[TILE];
+    clear_sums(rows, sums);
+    for (int64_t k = 0; k < columns; k += 2, advance(&w, LSPAN_LINE)) {
+        const int pair = k + 1 < columns;
+        v_f32 even[PANELS], odd[PANELS];
+        load_scales(&w, 2 * lane, even);
+        load_scales(&w, LSPAN_LINE / 2 + 2 * lane, odd);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            v_f32 first = v_set1(x[r * stride + k]), second = v_set1(pair ? x[r * stride + k + 1] : 0.0f);
+#pragma GCC unroll 4
+            for (int p = 0; p < PANELS; p++) {
+                v_f32 sum = v_fma(even[p], first, sums[p * rows + r]);
+                sums[p * rows + r] = v_fma(odd[p], second, sum);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < PANELS * rows; i++) result[i] = v_add(result[i], sums[i]);
+}
+
 #endif
