@@ -37,7 +37,8 @@ import Testing
       #expect(names(-1) == Array(repeating: "embedding", count: steps))
       let attention = phase.name == "prefill" ? "attention_prefill" : "attention_decode"
       let layer = [
-        "rms_norm", "product", "rope", "convert", "rope", attention, "product", "rms_norm", "product", "product",
+        "rms_norm", "product", "rope", "convert", "rope", attention, "product", "rms_norm", "product",
+        "product",
       ]
       for tag in 0..<layers {
         #expect(names(tag) == Array(repeating: layer, count: steps).flatMap { $0 })
