@@ -121,7 +121,7 @@
 #define LSPAN_SSD_LEAST_CHUNKED 8
 
 /* Columns of packed weights that are decoded to f32 at a time, a multiple of every unit: 16 KiB a panel, which stay in L1
- * beside the columns of a tile of inputs. Rows whose sums wait for the next columns: 32 KiB, twice that with a gate. */
+ * beside the columns of a tile of inputs. Rows whose sums wait for the next columns: 64 KiB of two panels, twice that with a gate. */
 #define LSPAN_PRODUCT_COLUMNS 256
 #define LSPAN_PRODUCT_BLOCK_ROWS 512
 #define LSPAN_PRODUCT_SCRATCH ((LSPAN_PRODUCT_COLUMNS + 2 * LSPAN_PRODUCT_BLOCK_ROWS) * 2 * 16)
