@@ -144,7 +144,7 @@ lspan_status lspan_plan_prefill(lspan_prefill_plan *plan)
 {
     const lspan_attention *a = plan->attention;
     int64_t group = a->query_heads / a->kv_heads;
-    int64_t enough = LSPAN_PREFILL_TASKS_PER_WORKER * (int64_t)plan->context->executor.worker_count;
+    int64_t enough = LSPAN_PREFILL_TASKS_PER_WORKER * (int64_t)plan->context->split;
     int64_t period = plan->lag ? plan->lag->lag : plan->sparse ? plan->sparse->query_tokens : 0;
     int64_t longest = longest_query(a);
     if (period > 0) longest = lspan_min64(longest, period);
@@ -298,7 +298,7 @@ lspan_status lspan_plan_decode(lspan_decode_plan *plan)
     LSPAN_CHECK(lspan_multiply(a->sequences, a->kv_heads, &plan->units));
     LSPAN_CHECK(lspan_multiply(plan->units, (int64_t)sizeof(lspan_decode_place), &place_bytes));
     LSPAN_CHECK(count_visible(plan, &total));
-    int64_t workers = (int64_t)plan->context->executor.worker_count;
+    int64_t workers = (int64_t)plan->context->split;
     int64_t share = total / (workers * LSPAN_DECODE_TASKS_PER_WORKER) + 1;
     plan->chunk = workers == 1 ? INT64_MAX
                                : lspan_round_up(lspan_max64(share, LSPAN_DECODE_MIN_SPLIT), LSPAN_DECODE_KEYS);

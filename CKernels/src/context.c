@@ -19,12 +19,19 @@ const char *lspan_version(void)
     return "0.1.0";
 }
 
-lspan_status lspan_context_create(const lspan_context_options *options, lspan_context **context)
+int32_t lspan_abi(void)
 {
-    static const lspan_context_options defaults = {0, NULL, NULL};
+    return LSPAN_ABI;
+}
+
+lspan_status lspan_context_create_abi(int32_t abi, const lspan_context_options *options, lspan_context **context)
+{
+    static const lspan_context_options defaults = {0, NULL, NULL, 0};
     const lspan_context_options *o = options ? options : &defaults;
+    if (abi != LSPAN_ABI) return lspan_status_abi_mismatch;
     if (!context) return lspan_status_null_pointer;
     if (o->threads < 0 || o->threads > MAX_WORKERS) return lspan_status_bad_value;
+    if (o->fixed_split < 0 || o->fixed_split > MAX_WORKERS) return lspan_status_bad_value;
     if (o->executor && (!o->executor->run || o->executor->worker_count < 1 || o->executor->worker_count > MAX_WORKERS)) {
         return lspan_status_bad_value;
     }
@@ -53,6 +60,7 @@ lspan_status lspan_context_create(const lspan_context_options *options, lspan_co
         made->executor.user = made;
         made->executor.worker_count = workers;
     }
+    made->split = o->fixed_split > 0 ? (size_t)o->fixed_split : made->executor.worker_count;
     *context = made;
     return lspan_status_ok;
 }

@@ -10,6 +10,7 @@ typedef struct lspan_profiler lspan_profiler;
 struct lspan_context {
     const lspan_kernels *kernels;
     lspan_executor executor;
+    size_t split; /* workers that calls are cut for */
     lspan_profiler *profiler; /* the only part that changes after creation, by atomic operations */
 };
 

@@ -36,7 +36,7 @@ static lspan_status plan_lag_scores(const lspan_context *context, const lspan_la
     *plan = (lag_plan){.context = context, .call = c, .tokens = c->windows * c->window};
     if (c->windows == 0) return lspan_status_ok;
 
-    int64_t workers = (int64_t)context->executor.worker_count, enough = workers * LSPAN_LAG_TASKS_PER_WORKER;
+    int64_t workers = (int64_t)context->split, enough = workers * LSPAN_LAG_TASKS_PER_WORKER;
     plan->split = workers > 1 && c->heads < enough;
     int64_t units = plan->split ? 2 * c->heads : c->heads;
     int64_t wanted = workers > 1 && units < enough ? (enough + units - 1) / units : 1;
@@ -46,7 +46,7 @@ static lspan_status plan_lag_scores(const lspan_context *context, const lspan_la
     /* the padding of D and W, whose product fits, is small beside what overflows here */
     if (c->head_dim > INT64_MAX / 64 || c->window > INT64_MAX / 64) return lspan_status_overflow;
     plan->scratch_floats = lspan_lag_scratch_floats(c->head_dim, c->window);
-    LSPAN_CHECK(lspan_multiply(plan->scratch_floats, workers, &workspace));
+    LSPAN_CHECK(lspan_multiply(plan->scratch_floats, (int64_t)context->executor.worker_count, &workspace));
     LSPAN_CHECK(lspan_multiply(plan->tokens, plan->split ? c->heads : 0, &shares));
     if (__builtin_add_overflow(workspace, shares, &workspace)) return lspan_status_overflow;
     LSPAN_CHECK(lspan_multiply(workspace, (int64_t)sizeof(float), &workspace));

@@ -428,7 +428,7 @@ static lspan_status plan_selection(const lspan_context *context, const lspan_sel
         return lspan_status_bad_shape;
     }
     plan->lists = s->scope == lspan_select_scope_shared ? 1 : s->rows;
-    plan->tasks = elements < LSPAN_SELECT_SERIAL ? 1 : (int64_t)context->executor.worker_count;
+    plan->tasks = elements < LSPAN_SELECT_SERIAL ? 1 : (int64_t)context->split;
     plan->tasks = lspan_max64(1, lspan_min64(plan->tasks, s->rows));
     lay_out(plan, NULL);
     return lspan_status_ok;

@@ -56,7 +56,7 @@ static int64_t count_tasks(const product_call *call)
 static void plan_tasks(product_call *call)
 {
     const lspan_product *product = call->product;
-    int64_t workers = (int64_t)call->context->executor.worker_count, tile = call->context->kernels->product_rows;
+    int64_t workers = (int64_t)call->context->split, tile = call->context->kernels->product_rows;
     int64_t bytes = 0, wanted = workers * LSPAN_PRODUCT_TASKS_PER_WORKER;
     for (int64_t i = 0; i < product->output_count; i++) {
         bytes += output_bytes(&product->outputs[i]) * lspan_panels(product->outputs[i].weights.rows);

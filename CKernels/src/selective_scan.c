@@ -66,7 +66,7 @@ typedef struct scan_plan {
 static scan_plan plan_scan(const lspan_context *context, const lspan_selective_scan *s)
 {
     scan_plan plan = {.context = context, .scan = s};
-    int64_t enough = LSPAN_SCAN_TASKS_PER_WORKER * (int64_t)context->executor.worker_count;
+    int64_t enough = LSPAN_SCAN_TASKS_PER_WORKER * (int64_t)context->split;
     int64_t channels = s->channels / s->groups;
     for (plan.strip = LSPAN_SCAN_CHANNELS;; plan.strip /= 2) {
         plan.strips = (channels + plan.strip - 1) / plan.strip;

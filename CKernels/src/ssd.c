@@ -105,7 +105,7 @@ static lspan_ssd_form form_of(const lspan_ssd_scan *s)
 static ssd_plan plan_chunks(const lspan_context *context, const lspan_ssd_scan *s)
 {
     ssd_plan plan = {.context = context, .scan = s, .form = lspan_ssd_form_chunked};
-    int64_t workers = (int64_t)context->executor.worker_count, all = s->sequences * s->heads;
+    int64_t workers = (int64_t)context->split, all = s->sequences * s->heads;
     int64_t in_group = s->heads / s->groups;
     int64_t state_bytes = s->head_dim * s->state_size * (int64_t)sizeof(float);
     int64_t most = lspan_clamp64(LSPAN_SSD_STATE_BYTES / state_bytes, 1, LSPAN_SSD_HEADS);

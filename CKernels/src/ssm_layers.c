@@ -99,7 +99,7 @@ static lspan_status check_conv(const lspan_context *context, const lspan_causal_
 lspan_status lspan_causal_conv_run(const lspan_context *context, const lspan_causal_conv *c)
 {
     LSPAN_CHECK(check_conv(context, c));
-    int64_t rows = c->indptr[c->sequences], workers = (int64_t)context->executor.worker_count;
+    int64_t rows = c->indptr[c->sequences], workers = (int64_t)context->split;
     int serial = rows * c->channels < LSPAN_SERIAL_ELEMENTS;
     conv_plan plan = {.context = context, .call = c, .tokens = LSPAN_CONV_TOKENS, .strip = c->channels, .strips = 1};
     if (!serial && rows < LSPAN_CONV_TOKENS * workers) {

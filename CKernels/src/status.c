@@ -17,6 +17,7 @@ const char *lspan_status_name(lspan_status status)
     case lspan_status_unknown_isa: return "unknown_isa";
     case lspan_status_out_of_memory: return "out_of_memory";
     case lspan_status_executor_failed: return "executor_failed";
+    case lspan_status_abi_mismatch: return "abi_mismatch";
     }
     return "unknown";
 }
@@ -37,6 +38,7 @@ const char *lspan_status_description(lspan_status status)
     case lspan_status_unknown_isa: return "the ISA variant does not exist or this CPU cannot run it";
     case lspan_status_out_of_memory: return "out of memory";
     case lspan_status_executor_failed: return "the executor failed to run the tasks";
+    case lspan_status_abi_mismatch: return "the caller's headers and the library have different binary interfaces";
     }
     return "unknown status";
 }

@@ -21,7 +21,7 @@ public final class KernelContext: Sendable {
     }
     var made: OpaquePointer?
     func create(_ name: UnsafePointer<CChar>?) -> lspan_status {
-      var options = lspan_context_options(threads: count, isa: name, executor: nil)
+      var options = lspan_context_options(threads: count, isa: name, executor: nil, fixed_split: 0)
       return lspan_context_create(&options, &made)
     }
     let status = isa.map { $0.withCString(create) } ?? create(nil)

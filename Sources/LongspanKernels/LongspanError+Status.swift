@@ -40,4 +40,6 @@ extension LongspanError.Code {
   public static let outOfMemory = LongspanError.Code(rawValue: 110)
   /// The executor failed to run the tasks (`lspan_status_executor_failed`).
   public static let executorFailed = LongspanError.Code(rawValue: 120)
+  /// The package was compiled with headers of another binary interface than the library's (`lspan_status_abi_mismatch`).
+  public static let abiMismatch = LongspanError.Code(rawValue: 130)
 }

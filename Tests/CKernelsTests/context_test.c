@@ -14,7 +14,7 @@ static void test_statuses(void)
     } pinned[] = {
         {0, "ok"},          {10, "null_pointer"}, {20, "bad_shape"},           {30, "bad_stride"}, {40, "bad_alignment"},
         {50, "bad_dtype"},  {60, "overflow"},     {70, "workspace_too_small"}, {80, "bad_value"},  {90, "bad_index"},
-        {100, "unknown_isa"}, {110, "out_of_memory"}, {120, "executor_failed"}};
+        {100, "unknown_isa"}, {110, "out_of_memory"}, {120, "executor_failed"}, {130, "abi_mismatch"}};
     for (size_t i = 0; i < sizeof pinned / sizeof pinned[0]; i++) {
         lspan_status status = (lspan_status)pinned[i].number;
         CHECK(strcmp(lspan_status_name(status), pinned[i].name) == 0);
@@ -71,7 +71,7 @@ static void test_variants(void)
     CHECK(strcmp(lspan_isa_name(count - 1), "scalar") == 0 && lspan_isa_is_supported(count - 1) == 1);
     for (size_t i = 0; i < count; i++) {
         lspan_context *made = NULL;
-        lspan_context_options options = {2, lspan_isa_name(i), NULL};
+        lspan_context_options options = {2, lspan_isa_name(i), NULL, 0};
         test_case("variant %s", lspan_isa_name(i));
         if (!lspan_isa_is_supported(i)) {
             CHECK_STATUS(lspan_context_create(&options, &made), lspan_status_unknown_isa);
@@ -93,7 +93,7 @@ static int run_serially(void *user, size_t count, lspan_task_function function, 
 
 static void refuse_options(int32_t threads, const char *isa, const lspan_executor *executor, lspan_status want)
 {
-    lspan_context_options options = {threads, isa, executor};
+    lspan_context_options options = {threads, isa, executor, 0};
     lspan_context *made = (lspan_context *)(uintptr_t)0x1234;
     CHECK_STATUS(lspan_context_create(&options, &made), want);
     CHECK_MESSAGE(made == (lspan_context *)(uintptr_t)0x1234, "a failed create changed its output");
@@ -114,6 +114,15 @@ static void test_options(void)
     refuse_options(1, "sse9", NULL, lspan_status_unknown_isa);
     refuse_options(1, "", NULL, lspan_status_unknown_isa);
     refuse_options(1, "AVX2", NULL, lspan_status_unknown_isa);
+    lspan_context *untouched = (lspan_context *)(uintptr_t)0x1234;
+    CHECK(lspan_abi() == LSPAN_ABI);
+    CHECK_STATUS(lspan_context_create_abi(LSPAN_ABI - 1, NULL, &untouched), lspan_status_abi_mismatch);
+    CHECK_STATUS(lspan_context_create_abi(LSPAN_ABI + 1, NULL, NULL), lspan_status_abi_mismatch);
+    CHECK_MESSAGE(untouched == (lspan_context *)(uintptr_t)0x1234, "a refused ABI changed the output");
+    for (int32_t split = -1; split <= 4097; split += 4098) {
+        lspan_context_options cut = {1, NULL, NULL, split};
+        CHECK_STATUS(lspan_context_create(&cut, &untouched), lspan_status_bad_value);
+    }
     lspan_context_destroy(NULL);
     CHECK(strcmp(lspan_context_isa(NULL), "scalar") == 0 && lspan_context_workers(NULL) == 0);
 
@@ -122,14 +131,14 @@ static void test_options(void)
     CHECK_OK(lspan_topology_read(&topology));
     if (CHECK_OK(lspan_context_create(NULL, &made))) CHECK(lspan_context_workers(made) == (size_t)topology.cores);
     lspan_context_destroy(made);
-    lspan_context_options most = {4096, "scalar", NULL};
+    lspan_context_options most = {4096, "scalar", NULL, 0};
     if (CHECK_OK(lspan_context_create(&most, &made))) CHECK(lspan_context_workers(made) == 4096);
     lspan_context_destroy(made);
 }
 
 static void expect_isa(const char *isa, const char *want)
 {
-    lspan_context_options options = {1, isa, NULL};
+    lspan_context_options options = {1, isa, NULL, 0};
     lspan_context *made = NULL;
     if (!CHECK_OK(lspan_context_create(&options, &made))) return;
     CHECK_MESSAGE(strcmp(lspan_context_isa(made), want) == 0, "chose %s, not %s", lspan_context_isa(made), want);
@@ -252,7 +261,7 @@ static void test_executors(void)
         for (int kernel = 0; kernel < 2; kernel++) {
             CHECK_OK(attend(&c, (attention_kernel)kernel, contexts[i].context, want, want_lse));
             for (int e = 0; e < 2; e++) {
-                lspan_context_options options = {0, contexts[i].isa, &executors[e]};
+                lspan_context_options options = {0, contexts[i].isa, &executors[e], 0};
                 lspan_context *made = NULL;
                 if (!CHECK_OK(lspan_context_create(&options, &made))) continue;
                 CHECK(lspan_context_workers(made) == p.workers);
@@ -278,7 +287,7 @@ static void test_failing_executor(void)
     test_case("failing executor");
     int calls = 0;
     lspan_executor executor = {run_nothing, &calls, 2};
-    lspan_context_options options = {0, NULL, &executor};
+    lspan_context_options options = {0, NULL, &executor, 0};
     lspan_context *made = NULL;
     if (!CHECK_OK(lspan_context_create(&options, &made))) return;
     int64_t rows = 200, columns = 256; /* enough elements for several tasks */

@@ -336,7 +336,7 @@ static void test_failing_executor(void)
     test_case("a failing executor");
     enum { heads = 4, dim = 64, slots = 256 };
     lspan_executor executor = {refuse_tasks, NULL, 2};
-    lspan_context_options options = {0, NULL, &executor};
+    lspan_context_options options = {0, NULL, &executor, 0};
     lspan_context *failing = NULL;
     CHECK_OK(lspan_context_create(&options, &failing));
     static float keys[heads * slots * dim], values[heads * slots * dim], scores[heads * 8192], table[2 * dim];

@@ -94,7 +94,7 @@ static void test_contract(const lspan_context *c)
     CHECK_STATUS(lspan_measure_exp(c, INT64_MAX, &done, &sum), lspan_status_overflow);
 
     lspan_executor executor = {refuse_tasks, NULL, 2};
-    lspan_context_options options = {0, NULL, &executor};
+    lspan_context_options options = {0, NULL, &executor, 0};
     lspan_context *failing = NULL;
     CHECK_OK(lspan_context_create(&options, &failing));
     CHECK_STATUS(lspan_measure_read(failing, data, 2 * line, 1, &sum), lspan_status_executor_failed);

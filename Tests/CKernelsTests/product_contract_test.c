@@ -240,7 +240,7 @@ static void test_failing_executor(void)
 {
     test_case("an executor that fails");
     lspan_executor executor = {fail, NULL, 2};
-    lspan_context_options options = {0, NULL, &executor};
+    lspan_context_options options = {0, NULL, &executor, 0};
     lspan_context *failing = NULL;
     if (!CHECK_OK(lspan_context_create(&options, &failing))) return;
     /* large enough for more than one task */

@@ -27,7 +27,7 @@ static void expect(
 
 int main(void)
 {
-    lspan_context_options options = {1, NULL, NULL};
+    lspan_context_options options = {1, NULL, NULL, 0};
     CHECK_OK(lspan_context_create(&options, &context));
     /* 5 and 7 rows are padded to 16 when they are packed */
     product_matrix q8 = product_matrix_random(context, lspan_block_type_q8_0, 5, columns, 0);

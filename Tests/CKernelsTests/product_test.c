@@ -243,7 +243,7 @@ static void test_executors(void)
     for (size_t i = 0; i < count; i += TEST_THREAD_COUNTS) {
         for (size_t workers = 1; workers <= 3; workers += 2) {
             lspan_executor executor = {run_backwards, &workers, workers};
-            lspan_context_options options = {0, contexts[i].isa, &executor};
+            lspan_context_options options = {0, contexts[i].isa, &executor, 0};
             lspan_context *context = NULL;
             if (!CHECK_OK(lspan_context_create(&options, &context))) continue;
             for (size_t t = 0; t < PACKABLE_COUNT; t++) {

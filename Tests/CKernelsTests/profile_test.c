@@ -8,7 +8,7 @@
 
 static lspan_context *make_context(int32_t threads)
 {
-    lspan_context_options options = {threads, NULL, NULL};
+    lspan_context_options options = {threads, NULL, NULL, 0};
     lspan_context *context = NULL;
     if (!CHECK_OK(lspan_context_create(&options, &context))) exit(test_finish("profile_test"));
     return context;
@@ -168,7 +168,7 @@ static void test_calls_left_out(void)
     static const lspan_status want[] = {lspan_status_executor_failed, lspan_status_ok};
     for (int i = 0; i < 2; i++) {
         test_case("a call left out, executor %d", i);
-        lspan_context_options options = {0, NULL, &executors[i]};
+        lspan_context_options options = {0, NULL, &executors[i], 0};
         CHECK_OK(lspan_context_create(&options, &context));
         CHECK_OK(lspan_profile_start(context, NULL, 0));
         CHECK_STATUS(lspan_rms_norm(context, 512, 64, in, NULL, 0, out), want[i]);

@@ -53,7 +53,7 @@ static void check_scan(lspan_context *context, const lspan_ssd_scan *s, int upda
 
 int main(void)
 {
-    lspan_context_options options = {1, NULL, NULL};
+    lspan_context_options options = {1, NULL, NULL, 0};
     lspan_context *context = NULL;
     test_case("costs of the SSD scan");
     if (!CHECK_OK(lspan_context_create(&options, &context))) return test_finish("ssd_profile_test");

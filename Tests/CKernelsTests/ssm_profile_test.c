@@ -19,7 +19,7 @@ int main(void)
     static float numbers[sequences * states], state[sequences * states], output[rows * channels], decays[states];
     int64_t offsets[3] = {0, 2, rows}, kept[sequences * channels];
     lspan_context *context;
-    lspan_context_options options = {1, NULL, NULL};
+    lspan_context_options options = {1, NULL, NULL, 0};
     CHECK_OK(lspan_context_create(&options, &context));
     lspan_matrix in = {numbers, lspan_dtype_f32, channels};
     lspan_heads view = {numbers, lspan_dtype_bf16, groups * size, size};

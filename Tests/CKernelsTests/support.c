@@ -355,7 +355,7 @@ const test_context *test_contexts(size_t *count)
     for (size_t i = 0; i < isas && i < 16; i++) {
         if (!lspan_isa_is_supported(i)) continue;
         for (int threads = 1; threads <= TEST_THREAD_COUNTS; threads++) {
-            lspan_context_options options = {threads, lspan_isa_name(i), NULL};
+            lspan_context_options options = {threads, lspan_isa_name(i), NULL, 0};
             lspan_context *context = NULL;
             /* kept until the process ends: the address is static, so leak checkers find it */
             lspan_status status = lspan_context_create(&options, &context);

@@ -3,7 +3,7 @@
  * What a context runs with is immutable after lspan_context_create, so any number of threads may call kernels with
  * one context at once if its executor allows it (the default one does: each call runs a team of its own). The one
  * thing of a context that changes is its profile (profile.h), which threads may turn on, off and read at any time.
- * The only function here that allocates is lspan_context_create. No function keeps a pointer after it
+ * The only function here that allocates is lspan_context_create_abi. No function keeps a pointer after it
  * returns, except the `user` pointer of an executor, which must outlive the context, and the events of a profile
  * until it is stopped.
  */
@@ -23,6 +23,12 @@ LSPAN_BEGIN_DECLS
 
 /* The version of the library that runs, as "0.1.0". */
 LSPAN_API const char *lspan_version(void);
+
+/* Number of the binary interface that these headers describe: sizes and fields of structs, signatures, numbers of enums.
+ * It is also the number of the shared library's SONAME. */
+#define LSPAN_ABI 1
+/* The number of the library that runs. */
+LSPAN_API int32_t lspan_abi(void);
 
 /* ---- ISA variants ---------------------------------------------------------------------------------- */
 
@@ -60,12 +66,25 @@ typedef struct lspan_context_options {
     const char *isa;
     /* NULL takes the default executor: one OpenMP parallel region a call with an atomic task counter. Copied. */
     const lspan_executor *executor;
+    /* 0: calls are cut into tasks for the context's workers, and sums that the cut divides may differ in their last bits
+     * between teams. n, 1 to 4096: they are cut as for n workers whatever the team, so that the same call on the same ISA
+     * variant gives the same bits with any number of workers and any executor. lspan_linear_run alone is exempt: OpenBLAS
+     * decides there. */
+    int32_t fixed_split;
 } lspan_context_options;
 
-/* Makes a context. `options` may be NULL for all defaults. On failure *context is left as it was.
- * Errors: null_pointer, bad_value (threads or worker_count out of range, executor without run),
- * unknown_isa, out_of_memory. */
-LSPAN_API lspan_status lspan_context_create(const lspan_context_options *options, lspan_context **context);
+/* Makes a context for a caller that was compiled with headers of number `abi`; programs in C call
+ * lspan_context_create. `options` may be NULL for all defaults. On failure *context is left as it was.
+ * Errors: abi_mismatch (looked at first), null_pointer, bad_value (threads, worker_count or fixed_split out of range,
+ * executor without run), unknown_isa, out_of_memory. */
+LSPAN_API lspan_status lspan_context_create_abi(
+    int32_t abi, const lspan_context_options *options, lspan_context **context);
+
+/* The same for these headers. */
+static inline lspan_status lspan_context_create(const lspan_context_options *options, lspan_context **context)
+{
+    return lspan_context_create_abi(LSPAN_ABI, options, context);
+}
 /* Frees a context; NULL is allowed. No call that uses it may be running. */
 LSPAN_API void lspan_context_destroy(lspan_context *context);
 

@@ -1,4 +1,4 @@
-/* export.h: symbol visibility and enum attributes shared by every header. */
+/* export.h: symbol visibility, version notes and enum attributes shared by every header. */
 #ifndef LONGSPAN_EXPORT_H
 #define LONGSPAN_EXPORT_H
 
@@ -7,6 +7,9 @@
 #else
 #define LSPAN_API
 #endif
+
+/* The version in which a declaration came. It stands before what it is about and expands to nothing. */
+#define LSPAN_SINCE(major, minor)
 
 /* Open enums arrive in Swift as enums that may gain cases; gcc knows no such attribute. */
 #if defined(__clang__)

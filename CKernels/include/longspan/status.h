@@ -24,7 +24,8 @@ typedef enum LSPAN_OPEN_ENUM lspan_status {
     lspan_status_bad_index = 90,           /* an indptr, token id or target points outside its tensor */
     lspan_status_unknown_isa = 100,        /* no such ISA variant, or this CPU cannot run it */
     lspan_status_out_of_memory = 110,      /* no memory, for a context, a reservation or the topology */
-    lspan_status_executor_failed = 120     /* the caller's executor returned an error */
+    lspan_status_executor_failed = 120,    /* the caller's executor returned an error */
+    lspan_status_abi_mismatch = 130        /* the caller was compiled with headers of another ABI than the library's */
 } lspan_status;
 
 /* The status's identifier without its prefix ("bad_shape"), or "unknown" for a number not listed above.
