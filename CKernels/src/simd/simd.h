@@ -65,6 +65,14 @@
 #elif defined(LSPAN_VARIANT_avx2)
 #define LSPAN_ISA avx2
 #include "avx2.h"
+#elif defined(LSPAN_VARIANT_neondot)
+#define LSPAN_ISA neondot
+/* only its matrix products differ */
+#define LSPAN_SHARED_ISA neon
+#include "neon.h"
+#elif defined(LSPAN_VARIANT_neon)
+#define LSPAN_ISA neon
+#include "neon.h"
 #elif defined(LSPAN_VARIANT_scalar)
 #define LSPAN_ISA scalar
 #include "scalar.h"
