@@ -1,4 +1,4 @@
-/* neon.h: 4 lanes; needs AArch64, whose baseline has FMA and the conversions of f16. */
+/* neon.h: 4 lanes; needs AArch64, whose baseline has FMA and the conversions of f16, and with V_BF16_DOT also BF16. */
 #ifndef LSPAN_SIMD_NEON_H
 #define LSPAN_SIMD_NEON_H
 
@@ -135,6 +135,34 @@ V_INLINE void v_transpose(v_f32 rows[V_WIDTH])
     rows[2] = vzip1q_f32(b, d);
     rows[3] = vzip2q_f32(b, d);
 }
+
+#if defined(V_BF16_DOT)
+V_INLINE v_f32 v_dot_bf16(v_f32 sum, v_f32 a, v_f32 b)
+{
+    return vbfdotq_f32(sum, vreinterpretq_bf16_f32(a), vreinterpretq_bf16_f32(b));
+}
+V_INLINE void v_narrow_bf16(uint16_t *p, v_f32 x) { vst1_u16(p, vreinterpret_u16_bf16(vcvt_bf16_f32(x))); }
+V_INLINE v_f32 v_pair_bf16(v_f32 a, v_f32 b)
+{
+    uint16x8_t halves = vreinterpretq_u16_bf16(vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(a), b));
+    return vreinterpretq_f32_u16(vzip1q_u16(halves, vextq_u16(halves, halves, 4)));
+}
+V_INLINE v_f32 v_low_bf16(v_f32 pairs) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pairs), 16)); }
+V_INLINE v_f32 v_high_bf16(v_f32 pairs)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pairs), vdupq_n_u32(0xFFFF0000u)));
+}
+V_INLINE v_f32 v_first_bf16(v_f32 pairs)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pairs), vdupq_n_u32(0xFFFF)));
+}
+V_INLINE v_f32 v_zip_bf16(const uint16_t *p, const uint16_t *q, int n)
+{
+    uint16x4_t low = n == V_WIDTH ? vld1_u16(p) : v_load_u16_n_(p, n), high = vdup_n_u16(0);
+    if (q) high = n == V_WIDTH ? vld1_u16(q) : v_load_u16_n_(q, n);
+    return vreinterpretq_f32_u16(vcombine_u16(vzip1_u16(low, high), vzip2_u16(low, high)));
+}
+#endif
 
 V_INLINE v_i32 vi_set1(int32_t x) { return vdupq_n_s32(x); }
 V_INLINE v_i32 vi_load_u8(const uint8_t *p)
