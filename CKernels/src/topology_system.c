@@ -11,7 +11,7 @@
 
 #if defined(__linux__)
 /* A number from a file of /sys that begins with one, else -1. */
-static long first_number(const char *format, int processor)
+static long first_number(const char *format, size_t processor)
 {
     char path[96];
     long number = -1;
@@ -33,10 +33,10 @@ static void count_processors(lspan_topology *t)
         t->cores = t->processing_units;
         return;
     }
-    for (int i = 0; i < CPU_SETSIZE; i++) {
+    for (size_t i = 0; i < CPU_SETSIZE; i++) {
         if (!CPU_ISSET(i, &allowed)) continue;
-        long lowest = first_number("/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", i);
-        CPU_SET((size_t)(lowest >= 0 && lowest < CPU_SETSIZE ? lowest : i), &cores);
+        long lowest = first_number("/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", i);
+        CPU_SET(lowest >= 0 && lowest < CPU_SETSIZE ? (size_t)lowest : i, &cores);
     }
     t->processing_units = (int32_t)CPU_COUNT(&allowed);
     t->cores = (int32_t)CPU_COUNT(&cores);
