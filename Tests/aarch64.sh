@@ -67,3 +67,16 @@ offers() { # CPU "VARIANT: VARIANTS"
 offers cortex-a57 "neon: neon scalar"
 offers neoverse-n1 "neondot: neondot neon scalar"
 offers max "neonbf16: neonbf16 neondot neon scalar"
+
+# the same program where instructions of later CPUs end it
+for cpu in cortex-a57 neoverse-n1; do
+  for test in product_edges_test measure_test rope_test; do
+    emulate $cpu "$build/tests/$test" | tail -1
+  done
+done
+
+# All tests under all variants, but for the slowest ones: they leave out scalar, whose code is that of x86-64, and neondot,
+# which has only the products of its own.
+slow='^(attention_decode|attention_prefill|lag_attention|sparse_attention|selective_scan|ssd_scan|ssd_update|determinism|concurrency)_test$'
+ctest --test-dir "$build" --output-on-failure -j "$(nproc)" --timeout 1200 -E "$slow"
+LONGSPAN_TEST_ISA=neonbf16,neon ctest --test-dir "$build" --output-on-failure -j "$(nproc)" --timeout 1200 -R "$slow"
