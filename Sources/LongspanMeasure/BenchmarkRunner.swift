@@ -2,11 +2,14 @@ import LongspanKernels
 
 /// Times cases on a machine whose ceilings are known.
 public struct BenchmarkRunner: Sendable {
+  /// The machine's caches, which say how large cold operands are.
   public let topology: MachineTopology
+  /// What rates are put beside.
   public let ceilings: MachineCeilings
   /// Time for the calls of a case, warm-up not counted.
   public let seconds: Double
 
+  /// A runner for this machine.
   public init(topology: MachineTopology, ceilings: MachineCeilings, seconds: Double) {
     self.topology = topology
     self.ceilings = ceilings

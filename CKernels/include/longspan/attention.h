@@ -19,10 +19,10 @@
  *     j <= p                       if causal
  *     j > p - window, or j < sinks     if window > 0     (a window of w sees w keys, its own included)
  *
- * T = 3, S = 5:  causal      causal, window 2   causal, window 2, sinks 1
- *                1 1 1 . .   . 1 1 . .          1 1 1 . .
- *                1 1 1 1 .   . . 1 1 .          1 . 1 1 .
- *                1 1 1 1 1   . . . 1 1          1 . . 1 1
+ *     T = 3, S = 5:  causal      causal, window 2   causal, window 2, sinks 1
+ *                    1 1 1 . .   . 1 1 . .          1 1 1 . .
+ *                    1 1 1 1 .   . . 1 1 .          1 . 1 1 .
+ *                    1 1 1 1 1   . . . 1 1          1 . . 1 1
  *
  * A query that sees no key, or only keys whose logit is minus infinity, gives a zero output and a log-sum-exp
  * of minus infinity. T = 0 and S = 0 are legal. A NaN in a visible key, value or query gives NaN in the rows
@@ -127,11 +127,13 @@ LSPAN_API lspan_status lspan_attention_decode(
 
 /** Merges attention results over disjoint key sets into the result over their union (Dao et al. 2022, sec 3.1;
  * Juravsky et al. 2024, eq. 4): out = sum_p exp(lse_p - L) out_p with L = log sum_p exp(lse_p).
- *   outputs          [parts, rows, D] f32, contiguous
- *   log_sum_exps     [parts, rows] f32; minus infinity marks a part in which the row saw nothing, whose output
- *                    must be finite (attention writes zeros)
- *   output           [rows, D] f32, contiguous; may be the first part's rows of `outputs`, no other overlap
- *   log_sum_exp      [rows] f32, or NULL; may be the first part's rows of `log_sum_exps`
+ *
+ *     outputs          [parts, rows, D] f32, contiguous
+ *     log_sum_exps     [parts, rows] f32; minus infinity marks a part in which the row saw nothing, whose output
+ *                      must be finite (attention writes zeros)
+ *     output           [rows, D] f32, contiguous; may be the first part's rows of `outputs`, no other overlap
+ *     log_sum_exp      [rows] f32, or NULL; may be the first part's rows of `log_sum_exps`
+ *
  * head_dim is any value >= 1. parts = 0 gives zeros and minus infinity.
  * Errors: null_pointer, bad_shape, bad_alignment, overflow, executor_failed. */
 LSPAN_SINCE(0, 1)

@@ -39,7 +39,10 @@ LSPAN_API lspan_status lspan_embedding(
     float *output, int64_t output_row_stride);
 
 /** y = x W^T, or y += x W^T with accumulate, through OpenBLAS (one thread inside each task).
- *   x [R, K] f32, its rows not overlapping; W [M, K]; y [R, M] f32. 1 <= K < 2^28; R, M and the strides below 2^31.
+ *
+ *     x [R, K] f32, its rows not overlapping; W [M, K]; y [R, M] f32
+ *
+ * 1 <= K < 2^28; R, M and the strides below 2^31.
  * Weights other than f32 are decoded a panel at a time.
  * OpenBLAS keeps buffers of its own, allocated at its first calls, and one thread count for the process, which is 1
  * while a product runs and then what it was: the host must not run OpenBLAS of its own at that time, nor more than 64
@@ -86,7 +89,9 @@ LSPAN_API lspan_status lspan_layer_norm(
 /* ---- Rotary position embedding ---------------------------------------------------------------------- */
 
 /** cosine[t][i], sine[t][i] of positions[t] * inverse_frequencies[i], computed in f64 and rounded once.
- *   positions [T]; inverse_frequencies [pairs] f32, radians a token; cosine, sine [T, pairs] f32, contiguous.
+ *
+ *     positions [T]; inverse_frequencies [pairs] f32, radians a token; cosine, sine [T, pairs] f32, contiguous
+ *
  * Fill once for a chunk of tokens and use in every layer. Not parallel: about 20 ns an entry. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_rope_table(
@@ -127,7 +132,9 @@ LSPAN_API lspan_status lspan_convert(
 /* ---- Losses ----------------------------------------------------------------------------------------- */
 
 /** For each row of logits [rows, vocabulary], vocabulary >= 1, in one pass that stores nothing of the row:
- *   nll[r] = L - logits[r][targets[r]], entropy[r] = L - sum_v p_v logits[r][v], L = log sum_v exp(logits[r][v])
+ *
+ *     nll[r] = L - logits[r][targets[r]], entropy[r] = L - sum_v p_v logits[r][v], L = log sum_v exp(logits[r][v])
+ *
  * in nats, with sums in f64. targets [rows] may be NULL if nll is; nll and entropy [rows] f32, each may be NULL.
  * Minus-infinity logits have probability 0. A row that is all minus infinity gives NaN.
  * Errors also: bad_index for a target outside 0 .. vocabulary-1. */

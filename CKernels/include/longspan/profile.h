@@ -14,28 +14,28 @@
  *     lspan_profile_count(context, &stored, &lost);       events[0 .. stored-1] hold the calls
  *
  * What a call did is counted from its arguments, whatever the implementation:
- *   bytes         the fewest that must move: each input once, each output once. Of keys and values those that a
- *                 query of the call sees, which in sparse.h are counted for each list, and the lists' entries; of an
- *                 embedding table the rows looked up; optional operands only where they are given; the output also as
- *                 an input where a product accumulates; packed weights as their blocks, without padding. Of a
- *                 compaction only the rows that change their slot; of a rotation in place the channels that turn, and
- *                 as many rows of its table as it can use.
- *   flops         additions and multiplications of the mathematics; an exponential, tanh, erf or division counts
- *                 one. Attention: 4 * D for each query head and pair of a query and a key that it sees, or for each
- *                 time that its list has the key. Products: 2 * R * M * K for each weight matrix, gates also, whose
- *                 activation counts as in gated_activation. Decoding quantized weights counts 2 an element where it
- *                 is the call's purpose (dequantize, embedding), and nothing inside a product, nor does rounding its
- *                 input, nor do rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each
- *                 head and scored token; selection: the sums of the shared scope; comparisons count nothing.
- *                 Convolution: 2 a tap; SiLU
- *                 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an element with weights.
- *                 Selective scan: 7 for each token, channel and state, as if no token were skipped, 1 for dt * u and 2
- *                 for D, beside the steps and SiLU. SSD, for each head and token: 5 * P * N in the recurrent form; in the
- *                 chunked one, in chunks of 64 tokens however the kernel cuts them, 64 * P + 4 * P * N, and 64 * N for
- *                 each group and token; and 2 * P for D.
- *   exponentials  exp, or a tanh or erf, which are made of one: one for each query head and pair in attention, two for
- *                 each head and scored token in lag scores; one a SiLU, two a softplus, which has a logarithm as well; one
- *                 for each token, channel and state in the selective scan, and for each head and token in SSD.
+ *
+ * - bytes: the fewest that must move: each input once, each output once. Of keys and values those that a
+ *   query of the call sees, which in sparse.h are counted for each list, and the lists' entries; of an
+ *   embedding table the rows looked up; optional operands only where they are given; the output also as
+ *   an input where a product accumulates; packed weights as their blocks, without padding. Of a
+ *   compaction only the rows that change their slot; of a rotation in place the channels that turn, and
+ *   as many rows of its table as it can use.
+ * - flops: additions and multiplications of the mathematics; an exponential, tanh, erf or division counts
+ *   one. Attention: 4 * D for each query head and pair of a query and a key that it sees, or for each
+ *   time that its list has the key. Products: 2 * R * M * K for each weight matrix, gates also, whose
+ *   activation counts as in gated_activation. Decoding quantized weights counts 2 an element where it
+ *   is the call's purpose (dequantize, embedding), and nothing inside a product, nor does rounding its
+ *   input, nor do rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each
+ *   head and scored token; selection: the sums of the shared scope; comparisons count nothing.
+ *   Convolution: 2 a tap; SiLU 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an element with weights.
+ *   Selective scan: 7 for each token, channel and state, as if no token were skipped, 1 for dt * u and 2
+ *   for D, beside the steps and SiLU. SSD, for each head and token: 5 * P * N in the recurrent form; in the
+ *   chunked one, in chunks of 64 tokens however the kernel cuts them, 64 * P + 4 * P * N, and 64 * N for
+ *   each group and token; and 2 * P for D.
+ * - exponentials: exp, or a tanh or erf, which are made of one: one for each query head and pair in attention, two for
+ *   each head and scored token in lag scores; one a SiLU, two a softplus, which has a logarithm as well; one
+ *   for each token, channel and state in the selective scan, and for each head and token in SSD.
  *
  * Any number of threads may call kernels, set tags and read totals while the profile is on.
  */
@@ -118,8 +118,10 @@ typedef struct lspan_profile_totals {
 
 /** Clears totals and counts and turns the profile on. A call is recorded if it begins after this returned and ends
  * before lspan_profile_stop.
- *   events  [capacity], aligned to 8 bytes, written to until lspan_profile_stop has returned; NULL with capacity 0
- *           for totals alone. Calls beyond the capacity are in the totals and counted as lost.
+ *
+ * - events: [capacity], aligned to 8 bytes, written to until lspan_profile_stop has returned; NULL with capacity 0
+ *   for totals alone. Calls beyond the capacity are in the totals and counted as lost.
+ *
  * Errors: null_pointer, bad_alignment, overflow (the array does not fit in memory), bad_value (it is on already). */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_profile_start(lspan_context *context, lspan_profile_event *events, size_t capacity);

@@ -27,8 +27,8 @@ LSPAN_BEGIN_DECLS
  *
  *     list = (sum of tiles over earlier sequences + tile) * list_heads + (list_heads == 1 ? 0 : kv_head)
  *
- * T = 2, S = 6, block 2, entries {0, 2}, causal:   1 1 . . 1 .
- *                                                  1 1 . . 1 1
+ *     T = 2, S = 6, block 2, entries {0, 2}, causal:   1 1 . . 1 .
+ *                                                      1 1 . . 1 1
  */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_sparse_attention {

@@ -2,9 +2,11 @@
  * Element types and tensor views.
  *
  * Dimension letters are the same in every header:
- *   B sequences in a batch      Hq, Hk query heads, key/value heads; G = Hq / Hk
- *   T query tokens of a call    D head dimension
- *   S cached tokens (keys)
+ *
+ *     B sequences in a batch      Hq, Hk query heads, key/value heads; G = Hq / Hk
+ *     T query tokens of a call    D head dimension
+ *     S cached tokens (keys)
+ *
  * Strides count elements, not bytes. The last dimension is always contiguous.
  */
 #ifndef LONGSPAN_TYPES_H

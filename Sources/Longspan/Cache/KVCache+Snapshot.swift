@@ -6,6 +6,7 @@ extension KVCache {
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// What its keys and values look like.
     public let shape: KVShape
     fileprivate let rotary: RotaryEmbedding?
     fileprivate let policy: any KVCachePolicy

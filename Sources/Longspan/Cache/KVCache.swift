@@ -20,11 +20,13 @@ import LongspanKernels
 ///
 /// A step that fails is taken back by ``abandonStep()``, so that the cache is as it was before.
 public struct KVCache: ~Copyable {
+  /// What its keys and values look like.
   public let shape: KVShape
   /// How the keys that are given to it were rotated; `nil` if they were not, or it does not matter.
   public let rotary: RotaryEmbedding?
   /// Tokens read, kept or not: the position in the text of the next one.
   public internal(set) var count = 0
+  /// Decides what is kept; changed by the steps that it has seen.
   public internal(set) var policy: any KVCachePolicy
   /// Whether a prompt is being read.
   public internal(set) var phase = KVPhase.decode

@@ -39,8 +39,11 @@ public struct LagRelativeCompression: KVCachePolicy, Equatable {
   public let valueWeight: Float
   /// Layers that keep everything.
   public private(set) var skippedLayers: Set<Int>
+  /// Whether a window is compressed after its queries have seen it whole, or before.
   public let mode: Mode
+  /// How prompts are read.
   public let prefill: Prefill
+  /// How kept keys are positioned.
   public let positions: KVPositions
   /// Tokens kept of a window, K.
   public let keep: Int

@@ -39,6 +39,7 @@ public struct MultiTokenDecoding: Sendable, Equatable, CustomStringConvertible {
   public let lateLayers: Int
   /// Layers of the early group, E.
   public let earlyLayers: Int
+  /// Which tokens of a cycle run every layer.
   public let phase: Phase
 
   /// - Throws: ``LongspanError`` naming the parameter that is out of range: a cycle of at least 1 token, at least 1 late

@@ -2,6 +2,7 @@ import LongspanKernels
 
 /// What one sequence's states look like in each layer of a state-space model.
 public struct RecurrentShape: Sendable, Equatable {
+  /// Layers of the model.
   public let layers: Int
   /// Rows of a layer's convolution that the next token still sees: W - 1.
   public let convolutionRows: Int
@@ -65,6 +66,7 @@ public struct RecurrentShape: Sendable, Equatable {
 /// A step works on copies, made layer by layer, which become the state when it is committed: one that fails is taken back by
 /// ``abandonStep()``. So twice ``byteCount`` is held.
 public struct RecurrentState: ~Copyable {
+  /// What its states look like.
   public let shape: RecurrentShape
   /// Tokens read.
   public private(set) var count = 0
@@ -198,6 +200,7 @@ extension RecurrentState {
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// What its states look like.
     public let shape: RecurrentShape
     fileprivate let convolution: [Float]
     fileprivate let states: [Float]

@@ -13,6 +13,7 @@ public struct TimeStepScaling: TimeStepPolicy {
     case interpolated(trainedLength: Int, channels: [[Bool]])
   }
 
+  /// What time steps are multiplied by.
   public let factors: Factors
   public let description: String
 

@@ -14,9 +14,11 @@ public struct CalibrationRun: Sendable {
 
   /// Tokens of a window: not above what the model was trained on.
   public var length: Int
+  /// Windows of the text to read.
   public var windows: Int
   /// The share C of a window's largest steps that is clamped.
   public var clamp: Double
+  /// How the windows' numbers become one.
   public var aggregate: CalibrationAggregate
   /// Text lengths to list thresholds for.
   public var lengths: [Int]
@@ -26,6 +28,7 @@ public struct CalibrationRun: Sendable {
   /// which the paper has for Mamba2-1.3B and Mamba-1.4B.
   public var theta: Double?
 
+  /// A run over windows of `length` tokens.
   public init(
     length: Int, windows: Int = 5, clamp: Double = 0.05, aggregate: CalibrationAggregate = .average,
     lengths: [Int] = LongMambaCalibration.paperLengths, keepsProfiles: Bool = true, theta: Double? = nil

@@ -37,8 +37,10 @@ public struct LengthEvaluation: Sendable {
   public var facts: Int
   /// Where the facts stand, 0 to 1.
   public var depths: [Double]
+  /// Of the recall prompts: the same seed makes the same ones.
   public var seed: UInt64
 
+  /// An evaluation at these lengths.
   public init(
     lengths: [Int], chunk: Int = 512, windows: Int = 8, scored: Int = 128, prompts: Int = 8, facts: Int = 8,
     depths: [Double] = [0], seed: UInt64 = 0

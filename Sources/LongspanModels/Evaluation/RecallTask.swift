@@ -9,6 +9,7 @@ public struct RecallPrompt: Sendable, Equatable {
   public let questions: [Int32]
   /// Where the answers' logits are: numbers of question tokens that an answer follows.
   public let places: [Int]
+  /// The answer at each of ``places``.
   public let answers: [Int32]
 }
 

@@ -2,6 +2,7 @@ import LongspanKernels
 
 /// The shape of a Llama-type transformer (Touvron et al. 2023), read from a GGUF file's metadata.
 public struct LlamaConfiguration: Sendable, Equatable {
+  /// Transformer blocks.
   public let layers: Int
   /// Width of the residual stream.
   public let hidden: Int
@@ -19,6 +20,7 @@ public struct LlamaConfiguration: Sendable, Equatable {
   public let ropeBase: Float
   /// Factor by which positions are divided (linear scaling), 1 for none.
   public let ropeScale: Float
+  /// Added to the mean square in every RMSNorm.
   public let normEpsilon: Float
   /// Tokens the model was trained on at once.
   public let trainedContext: Int

@@ -13,7 +13,9 @@ import LongspanKernels
 /// let logits = try model.prefill([1, 2, 3], into: &cache, workspace: &workspace)
 /// ```
 public final class LlamaModel: Sendable {
+  /// The shape of the model.
   public let configuration: LlamaConfiguration
+  /// What turns text into tokens and back.
   public let tokenizer: BPETokenizer
   /// The chat template, or the error that says why there is none.
   public let chatTemplate: Result<ChatTemplate, LongspanError>

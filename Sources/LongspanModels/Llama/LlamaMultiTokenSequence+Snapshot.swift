@@ -7,6 +7,7 @@ extension LlamaMultiTokenSequence {
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// How tokens are decoded.
     public let decoding: MultiTokenDecoding
     /// The cache policy, as `--kv` takes it.
     public let policyName: String

@@ -21,8 +21,11 @@ import LongspanKernels
 ///
 /// Without thinking layers there are no heads, and all is ordinary decoding, bit for bit.
 public final class LlamaMultiTokenSequence: ModelSequence {
+  /// The model that reads.
   public let model: LlamaModel
+  /// How tokens are decoded.
   public let decoding: MultiTokenDecoding
+  /// Which layers belong to the early, thinking and late group.
   public let layerGroups: LayerGroups
   /// The cache policy of the whole model, as `--kv` takes it.
   public let policyName: String

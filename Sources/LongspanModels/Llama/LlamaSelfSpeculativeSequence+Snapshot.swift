@@ -6,6 +6,7 @@ extension LlamaSelfSpeculativeSequence {
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// How the sequence drafts.
     public let drafting: SelfSpeculativeDrafting
     fileprivate let caches: [KVCache.Snapshot]
   }

@@ -9,7 +9,9 @@ import LongspanKernels
 /// pass. What the late layers, and the early ones after the head, had read to draft is forgotten, because a late layer's keys
 /// and values are others under its ordinary input.
 public final class LlamaSelfSpeculativeSequence: SelfDraftingSequence {
+  /// The model that reads.
   public let model: LlamaModel
+  /// How the sequence drafts.
   public let drafting: SelfSpeculativeDrafting
   public let policyName: String
   private let early: LlamaLayerGroup?

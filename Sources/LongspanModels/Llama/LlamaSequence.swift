@@ -3,7 +3,9 @@ import LongspanKernels
 
 /// A text that a Llama-type model is reading, with its keys and values.
 public final class LlamaSequence: ModelSequence {
+  /// The model that reads.
   public let model: LlamaModel
+  /// The keys and values of what was read.
   public private(set) var cache: KVCache
 
   init(_ model: LlamaModel, _ cache: consuming KVCache) {
@@ -51,6 +53,7 @@ public final class LlamaSequence: ModelSequence {
 
 extension LlamaModel: LanguageModel {
   public var architecture: String { "llama" }
+  /// Transformer blocks.
   public var layerCount: Int { configuration.layers }
   public var hiddenSize: Int { configuration.hidden }
   public var trainedContext: Int { configuration.trainedContext }

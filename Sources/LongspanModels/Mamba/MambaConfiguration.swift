@@ -10,7 +10,9 @@ public struct MambaConfiguration: Sendable, Equatable {
     case dual(heads: Int, groups: Int)
   }
 
+  /// Mamba's or Mamba-2's mixer, with its shape.
   public let mixer: Mixer
+  /// Blocks of a norm and a mixer.
   public let layers: Int
   /// Width of the residual stream.
   public let hidden: Int
@@ -20,6 +22,7 @@ public struct MambaConfiguration: Sendable, Equatable {
   public let stateSize: Int
   /// Taps W of the causal convolution.
   public let convolutionWidth: Int
+  /// Added to the mean square in every RMSNorm.
   public let normEpsilon: Float
   /// What time steps are clamped to; 0 and infinity for no clamp.
   public let timeStepLimits: ClosedRange<Float>

@@ -13,7 +13,9 @@ import LongspanKernels
 /// let logits = try sequence.readPrompt([1, 2, 3], workspace: &workspace)
 /// ```
 public final class MambaModel: StateSpaceModel {
+  /// The shape of the model.
   public let configuration: MambaConfiguration
+  /// What turns text into tokens and back.
   public let tokenizer: BPETokenizer
   public let chatTemplate: Result<ChatTemplate, LongspanError>
   public let name: String
@@ -22,6 +24,7 @@ public final class MambaModel: StateSpaceModel {
   let weights: MambaWeights
 
   public var architecture: String { configuration.architecture }
+  /// Blocks of a norm and a mixer.
   public var layerCount: Int { configuration.layers }
   public var hiddenSize: Int { configuration.hidden }
   public var trainedContext: Int { configuration.trainedContext }
@@ -109,6 +112,7 @@ public final class MambaModel: StateSpaceModel {
 
   public func decays(layer: Int) -> [Float] { weights.layers[layer].decay }
 
+  /// Layers and time steps of the model.
   public var stateSpaceShape: StateSpaceShape {
     StateSpaceShape(layers: configuration.layers, channels: configuration.timeStepChannels)
   }

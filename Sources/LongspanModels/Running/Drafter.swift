@@ -34,9 +34,11 @@ public protocol SelfDraftingSequence: ModelSequence {
 
 /// Drafts from the text itself; see ``PromptLookupDrafting``.
 public struct PromptLookupDrafter: Drafter {
+  /// How it drafts.
   public let drafting: PromptLookupDrafting
   private var index: NGramIndex
 
+  /// A drafter for one text.
   public init(_ drafting: PromptLookupDrafting) {
     self.drafting = drafting
     index = NGramIndex(lengths: drafting.least...drafting.ngram)
@@ -57,6 +59,7 @@ public struct PromptLookupDrafter: Drafter {
 
 /// Has the sequence draft; see ``SelfSpeculativeDrafting``.
 public struct SelfSpeculativeDrafter: Drafter {
+  /// A drafter; the sequence has the options.
   public init() {}
 
   public func check(_ sequence: any ModelSequence) throws(LongspanError) { _ = try drafting(sequence) }

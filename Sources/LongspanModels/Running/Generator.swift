@@ -9,6 +9,7 @@ import LongspanKernels
 /// while let text = try generator.next() { print(text, terminator: "") }
 /// ```
 public struct Generator: ~Copyable {
+  /// The model that generates.
   public let model: any LanguageModel
   /// What was kept of the text so far. With a drafter it may have read beyond the text, by the draft that is being checked,
   /// until ``read(_:chunk:progress:)`` takes that back or ``next()`` comes to its end.

@@ -16,11 +16,13 @@ public protocol LanguageModel: AnyObject, Sendable {
   var architecture: String { get }
   /// The name in the file's metadata, or the file's.
   var name: String { get }
+  /// What turns text into tokens and back.
   var tokenizer: BPETokenizer { get }
   /// The chat template, or the error that says why there is none.
   var chatTemplate: Result<ChatTemplate, LongspanError> { get }
   /// What kernels run with.
   var context: KernelContext { get }
+  /// Layers of the model.
   var layerCount: Int { get }
   /// Width of the residual stream and of hidden states.
   var hiddenSize: Int { get }
@@ -59,6 +61,7 @@ public struct SequenceOptions: Sendable {
   /// How the sequence drafts for a ``SelfSpeculativeDrafter``, if it is to.
   public var drafting: SelfSpeculativeDrafting?
 
+  /// Options; without arguments everything is kept, in f32, and decoded one token at a time.
   public init(
     policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192,
     timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil,
@@ -95,6 +98,7 @@ extension LanguageModel {
     return logits
   }
 
+  /// An empty text with default options.
   public func makeSequence() throws(LongspanError) -> any ModelSequence {
     try makeSequence(SequenceOptions())
   }

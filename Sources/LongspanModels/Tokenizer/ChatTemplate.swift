@@ -7,6 +7,7 @@ public struct ChatMessage: Hashable, Sendable {
   /// What is said.
   public var content: String
 
+  /// A message.
   public init(role: String, content: String) {
     self.role = role
     self.content = content
