@@ -36,7 +36,7 @@ public struct BenchmarkRunner: Sendable {
 
   /// Warms up and times calls until the time is spent, but at least three.
   ///
-  /// - Throws: ``LongspanError`` from the kernel, or if there is no memory for the operands.
+  /// - Throws: ``/LongspanKernels/LongspanError`` from the kernel, or if there is no memory for the operands.
   public func run(_ c: BenchmarkCase, on context: KernelContext) throws(LongspanError) -> BenchmarkRow {
     guard let team = ceilings[context.workerCount] else {
       throw LongspanError(.invalidArgument, "no ceilings were measured for \(context.workerCount) threads")

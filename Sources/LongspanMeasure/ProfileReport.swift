@@ -4,7 +4,7 @@ import LongspanKernels
 public struct ProfileReport: Sendable, Codable, Equatable {
   /// The calls of one kernel in one phase.
   public struct KernelRow: Sendable, Codable, Equatable {
-    /// As ``KernelRecording/Call/name``.
+    /// As ``/LongspanKernels/KernelRecording/Call/name``.
     public let name: String
     /// Calls that began in the phase.
     public let calls: Int

@@ -28,7 +28,8 @@
  *   is the call's purpose (dequantize, embedding), and nothing inside a product, nor does rounding its
  *   input, nor do rotating keys inside attention and the table for it. Lag scores: 12 * D + 10 for each
  *   head and scored token; selection: the sums of the shared scope; comparisons count nothing.
- *   Convolution: 2 a tap; SiLU 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an element with weights.
+ *   Convolution: 2 a tap; SiLU 4; softplus 3, and one each for a bias and a filter of steps; gated norm: 8 an
+ *   element with weights.
  *   Selective scan: 7 for each token, channel and state, as if no token were skipped, 1 for dt * u and 2
  *   for D, beside the steps and SiLU. SSD, for each head and token: 5 * P * N in the recurrent form; in the
  *   chunked one, in chunks of 64 tokens however the kernel cuts them, 64 * P + 4 * P * N, and 64 * N for

@@ -13,7 +13,8 @@ public struct KVShape: Sendable, Equatable {
   /// How keys and values are stored.
   public let elementType: ElementType
 
-  /// - Throws: ``LongspanError`` unless each size is positive and the head dimension a multiple of 8, as attention asks.
+  /// - Throws: ``/LongspanKernels/LongspanError`` unless each size is positive and the head dimension a multiple of 8,
+  ///   as attention asks.
   public init(
     layers: Int, firstLayer: Int = 0, heads: Int, headDimension: Int, elementType: ElementType = .f32
   ) throws(LongspanError) {

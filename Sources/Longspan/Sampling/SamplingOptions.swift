@@ -30,7 +30,7 @@ public struct SamplingOptions: Hashable, Sendable {
 
   /// Checks each option against its range.
   ///
-  /// - Throws: ``LongspanError`` with code `invalidArgument` that names the option and its value.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` that names the option and its value.
   public func validate() throws(LongspanError) {
     guard temperature >= 0, temperature.isFinite else {
       throw Self.invalid("temperature", "\(temperature)", "a finite number of at least 0")

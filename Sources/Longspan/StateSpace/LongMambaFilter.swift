@@ -45,8 +45,8 @@ public struct LongMambaFilter: TimeStepPolicy {
   /// - Parameters:
   ///   - theta: `nil` for the calibration's default.
   ///   - multiplier: finite and at least 0; 0 drops nothing.
-  /// - Throws: ``LongspanError`` naming a value out of range, or if exact thresholds are asked of a calibration without
-  ///   profiles.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming a value out of range, or if exact thresholds are asked of a
+  ///   calibration without profiles.
   public init(
     _ calibration: LongMambaCalibration, theta: Double? = nil, multiplier: Float = 1, gate: Int = 0,
     thresholds: Thresholds? = nil, filtersDecoding: Bool = false

@@ -48,7 +48,8 @@ public struct CalibrationRun: Sendable {
   ///   - tokens: the text, long enough for every window.
   ///   - modelHash: of the model's file, ``ModelFingerprint``.
   ///   - progress: called after each window, with tokens as units.
-  /// - Throws: ``LongspanError`` if the text is too short, a number is out of range, or a time step is not finite.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the text is too short, a number is out of range, or a time step is
+  ///   not finite.
   public func run(
     _ model: any StateSpaceModel, tokens: [Int32], modelHash: String, progress: ProgressHandler? = nil
   ) throws(LongspanError) -> LongMambaCalibration {

@@ -61,7 +61,8 @@ public struct LengthEvaluation: Sendable {
   ///   - tokens: the text.
   ///   - progress: called after each window and prompt, with tokens as units.
   /// - Returns: a measurement for each policy and length, policies first.
-  /// - Throws: ``LongspanError`` if a length does not leave room for what is scored, or the text is shorter.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if a length does not leave room for what is scored, or the text is
+  ///   shorter.
   public func run(
     _ model: any LanguageModel, tokens: [Int32], policies: [any TimeStepPolicy],
     progress: ProgressHandler? = nil

@@ -53,8 +53,9 @@ public struct PasskeyEvaluation: Sendable {
   /// - Parameters:
   ///   - policies: at least one, each a different one.
   ///   - progress: called after each chunk, with tokens as units.
-  /// - Throws: ``LongspanError`` naming the parameter that is out of range, before any prompt is read; if the longest prompt
-  ///   needs more memory than the machine has; if the model has no chat template that is asked for.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the parameter that is out of range, before any prompt is read;
+  ///   if the longest prompt needs more memory than the machine has; if the model has no chat template that is asked
+  ///   for.
   public func run(
     _ model: any LanguageModel, policies: [any KVCachePolicy] = [DensePolicy()],
     progress: ProgressHandler? = nil

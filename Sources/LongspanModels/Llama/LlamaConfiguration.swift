@@ -27,9 +27,9 @@ public struct LlamaConfiguration: Sendable, Equatable {
 
   /// Reads the keys `llama.*`.
   ///
-  /// - Throws: ``LongspanError`` naming a missing key, a value out of range, or what is not supported: another
-  ///   architecture, experts, a rope scaling other than linear, head dimensions that differ or that the attention
-  ///   kernels do not take.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming a missing key, a value out of range, or what is not supported:
+  ///   another architecture, experts, a rope scaling other than linear, head dimensions that differ or that the
+  ///   attention kernels do not take.
   public init(_ file: borrowing GGUFFile) throws(LongspanError) {
     let architecture = try file.string("general.architecture")
     guard architecture == "llama" else {

@@ -33,7 +33,7 @@ public final class LlamaModel: Sendable {
   ///   - storage: how the weights of matrix products are held.
   ///   - context: what kernels run with; `nil` makes one with all cores.
   ///   - progress: sees the loading, which takes a second or more for large models.
-  /// - Throws: ``LongspanError`` naming the file and what is wrong with it.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the file and what is wrong with it.
   public convenience init(
     path: String, storage: WeightStorage = .native, context: KernelContext? = nil,
     progress: ProgressHandler? = nil

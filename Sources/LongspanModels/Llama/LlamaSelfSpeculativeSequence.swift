@@ -2,7 +2,7 @@ import Longspan
 import LongspanKernels
 
 /// A text that a Llama-type model is reading by ordinary passes, and drafts for by the schedule of DMTD
-/// (``SelfSpeculativeDrafting``).
+/// (``/Longspan/SelfSpeculativeDrafting``).
 ///
 /// Each of the three groups of layers has a cache of its own. Between a draft and the pass that checks it, the early and
 /// thinking layers have read one token more than the late ones, the head of the draft: what they gave for it is kept for that

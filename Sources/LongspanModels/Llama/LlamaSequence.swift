@@ -47,7 +47,7 @@ public final class LlamaSequence: ModelSequence {
 
   /// Brings back a snapshot of this sequence or another of the model, which can be used again.
   ///
-  /// - Throws: ``LongspanError`` if it is of another cache policy or cache type.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if it is of another cache policy or cache type.
   public func restore(_ snapshot: KVCache.Snapshot) throws(LongspanError) { try cache.restore(snapshot) }
 }
 

@@ -37,7 +37,7 @@ public final class MambaModel: StateSpaceModel {
   ///   - storage: how the weights of matrix products are held.
   ///   - context: what kernels run with; `nil` makes one with all cores.
   ///   - progress: sees the loading.
-  /// - Throws: ``LongspanError`` naming the file and what is wrong with it.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the file and what is wrong with it.
   public convenience init(
     path: String, storage: WeightStorage = .native, context: KernelContext? = nil,
     progress: ProgressHandler? = nil
@@ -128,8 +128,9 @@ public final class MambaModel: StateSpaceModel {
 
   /// A sequence that has read nothing.
   ///
-  /// - Throws: ``LongspanError`` if the options ask for a cache policy or type other than the default: there are no keys and
-  ///   values; if they ask for multi-token decoding or self-speculative drafting; and if the time step policy does not go with the model.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the options ask for a cache policy or type other than the default:
+  ///   there are no keys and values; if they ask for multi-token decoding or self-speculative drafting; and if the time
+  ///   step policy does not go with the model.
   public func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence {
     guard options.policy is DensePolicy else {
       throw LongspanError(

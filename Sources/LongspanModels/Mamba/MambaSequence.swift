@@ -3,7 +3,8 @@ import LongspanKernels
 
 /// A text that a Mamba or Mamba-2 model is reading, with the states of its layers.
 ///
-/// A ``TimeStepPolicy`` decides before each step which time steps are scaled or dropped, and which tokens deeper layers see.
+/// A ``/Longspan/TimeStepPolicy`` decides before each step which time steps are scaled or dropped, and which tokens
+/// deeper layers see.
 public final class MambaSequence: ModelSequence {
   /// The model that reads.
   public let model: MambaModel

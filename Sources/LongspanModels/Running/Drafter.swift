@@ -32,7 +32,7 @@ public protocol SelfDraftingSequence: ModelSequence {
   ) throws(LongspanError) -> [Int32]
 }
 
-/// Drafts from the text itself; see ``PromptLookupDrafting``.
+/// Drafts from the text itself; see ``/Longspan/PromptLookupDrafting``.
 public struct PromptLookupDrafter: Drafter {
   /// How it drafts.
   public let drafting: PromptLookupDrafting
@@ -57,7 +57,7 @@ public struct PromptLookupDrafter: Drafter {
   }
 }
 
-/// Has the sequence draft; see ``SelfSpeculativeDrafting``.
+/// Has the sequence draft; see ``/Longspan/SelfSpeculativeDrafting``.
 public struct SelfSpeculativeDrafter: Drafter {
   /// A drafter; the sequence has the options.
   public init() {}

@@ -11,7 +11,7 @@ public enum EmbeddedModel: String, Sendable, CaseIterable {
 
   /// Its GGUF file, beside the running program, where the package manager puts resources.
   ///
-  /// - Throws: ``LongspanError`` if it is not there: a program that was copied without its resources.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if it is not there: a program that was copied without its resources.
   public func path() throws(LongspanError) -> String {
     let folder = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
     let file = folder.appending(path: "longspan_LongspanModels.resources/longspan-\(rawValue).gguf").path

@@ -52,8 +52,8 @@ public struct Generator: ~Copyable {
   /// Makes a generator that goes on with a sequence of the model.
   ///
   /// - Parameter drafter: proposes tokens, which the model checks several in a pass. The text is the same as without.
-  /// - Throws: ``LongspanError`` if a sampling option is out of range, or the sequence cannot take back what was drafted or
-  ///   does not go with the drafter.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if a sampling option is out of range, or the sequence cannot take
+  ///   back what was drafted or does not go with the drafter.
   public init(
     _ model: any LanguageModel, sequence: any ModelSequence, sampling: SamplingOptions, seed: UInt64,
     drafter: (any Drafter)? = nil, ignoringEnd: Bool = false

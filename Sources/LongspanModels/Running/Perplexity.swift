@@ -70,8 +70,8 @@ public struct PerplexityEvaluation: Sendable {
   ///
   /// - Parameters:
   ///   - progress: called after each chunk, with tokens as units.
-  /// - Throws: ``LongspanError`` if there are fewer than two tokens, or the context is below 2 or needs more memory
-  ///   than the machine has.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if there are fewer than two tokens, or the context is below 2 or
+  ///   needs more memory than the machine has.
   public func run(
     _ model: any LanguageModel, tokens: [Int32], progress: ProgressHandler? = nil
   ) throws(LongspanError) -> PerplexityReport {

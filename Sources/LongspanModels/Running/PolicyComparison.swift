@@ -65,8 +65,8 @@ public struct PolicyComparison: Sendable {
   ///   - policies: at least one, each a different one.
   ///   - progress: called after each chunk and each generated token, with tokens of all policies as units.
   /// - Returns: a measurement for each policy, in their order.
-  /// - Throws: ``LongspanError`` as ``PerplexityEvaluation/run(_:tokens:progress:)`` does, and if a policy comes twice or
-  ///   the tokens to generate are out of range.
+  /// - Throws: ``/LongspanKernels/LongspanError`` as ``PerplexityEvaluation/run(_:tokens:progress:)`` does, and if a
+  ///   policy comes twice or the tokens to generate are out of range.
   public func run(
     _ model: any LanguageModel, tokens: [Int32], policies: [any KVCachePolicy],
     progress: ProgressHandler? = nil

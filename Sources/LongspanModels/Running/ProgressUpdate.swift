@@ -17,7 +17,8 @@ public struct ProgressUpdate: Sendable, Equatable {
   }
 }
 
-/// Sees progress and returns whether to go on; on false the operation throws ``LongspanError/Code/cancelled``.
+/// Sees progress and returns whether to go on; on false the operation throws
+/// ``/LongspanKernels/LongspanError/Code/cancelled``.
 public typealias ProgressHandler = (ProgressUpdate) -> Bool
 
 func report(_ progress: ProgressUpdate, to handler: ProgressHandler?) throws(LongspanError) {
