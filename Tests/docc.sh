@@ -25,7 +25,7 @@ dependencies=
 for module in $modules; do
   "$swift/docc" convert Sources/$module/Documentation.docc $options $dependencies --fallback-display-name $module \
     --fallback-bundle-identifier $module --additional-symbol-graph-dir $work/symbols/$module \
-    --output-path $work/$module.doccarchive
+    --output-path $work/$module.doccarchive >$work/log 2>&1 || { cat $work/log >&2; exit 1; }
   dependencies="$dependencies --dependency $work/$module.doccarchive"
 done
 echo "links of $(echo $modules | wc -w) modules resolve"
