@@ -6,9 +6,8 @@ bf16 is torch.bfloat16, a NumPy dtype of that name (ml_dtypes), or numpy.uint16 
 from __future__ import annotations
 
 import ctypes
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -32,7 +31,7 @@ _TORCH_DTYPES: dict[Any, int] = {}
 _NAMES = {F32: "f32", F16: "f16", BF16: "bf16"}
 
 _address = ctypes.addressof
-_first_byte = ctypes.c_char.from_buffer
+_first_byte: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 
 
 def _numpy_pointer(array: np.ndarray[Any, Any]) -> int:
@@ -185,6 +184,3 @@ def rows(view: View, dimensions: int, name: str) -> int:
         raise LongspanError("bad_stride", f"the sequences of {name} do not follow one another (strides {tuple(strides)})")
     return strides[1]
 
-
-def count(shape: Sequence[int]) -> int:
-    return math.prod(shape)

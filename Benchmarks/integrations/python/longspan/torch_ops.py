@@ -103,29 +103,29 @@ def attention(
     o = out.data_ptr(), F32, out.shape[1:], out.stride()[1:]
     options = scale, causal, window, sinks, softcap, None
 
-    pitches = _pitch(k), _pitch(v)
-    aligned = pitches[0] is not None and pitches[1] is not None and pitches[0][1] == pitches[1][1]
-    packed_queries = _pitch(q)
-    if sequences > 1 and aligned and packed_queries is not None and packed_queries[1] == queries:
-        (token_stride, pitch), (value_stride, _) = pitches[0], pitches[1]  # type: ignore[misc]
-        # every row from the first token of the first sequence to the last of the last one
-        extent = (sequences - 1) * pitch + keys
-        attend(
-            name,
-            (q[0], q[1], (sequences * queries, q[2][1], q[2][3]), (packed_queries[0], q[3][1], 1)),
-            (k[0], k[1], (extent, kv_heads, k[2][3]), (token_stride, k[3][1], 1)),
-            (v[0], v[1], (extent, kv_heads, v[2][3]), (value_stride, v[3][1], 1)),
-            (o[0], o[1], (sequences * queries, *o[2][1:]), o[3]),
-            log_sum_exp.data_ptr(),
-            _batch(sequences, queries, keys, pitch, kv_heads, limits),
-            *options,
-        )
-        return out, log_sum_exp
-    sizes = query.element_size(), key.element_size(), value.element_size()
+    key_pitch, value_pitch, query_pitch = _pitch(k), _pitch(v), _pitch(q)
+    if sequences > 1 and key_pitch and value_pitch and query_pitch:
+        (key_stride, pitch), value_stride = key_pitch, value_pitch[0]
+        if pitch == value_pitch[1] and query_pitch[1] == queries:
+            # every row from the first token of the first sequence to the last of the last one
+            extent = (sequences - 1) * pitch + keys
+            attend(
+                name,
+                (q[0], q[1], (sequences * queries, q[2][1], q[2][3]), (query_pitch[0], q[3][1], 1)),
+                (k[0], k[1], (extent, kv_heads, k[2][3]), (key_stride, k[3][1], 1)),
+                (v[0], v[1], (extent, kv_heads, v[2][3]), (value_stride, v[3][1], 1)),
+                (o[0], o[1], (sequences * queries, *o[2][1:]), o[3]),
+                log_sum_exp.data_ptr(),
+                _batch(sequences, queries, keys, pitch, kv_heads, limits),
+                *options,
+            )
+            return out, log_sum_exp
     for b in range(sequences):
         attend(
             name,
-            *(_tokens(tensor, b, size) for tensor, size in zip((q, k, v), sizes)),
+            _tokens(q, b, query.element_size()),
+            _tokens(k, b, key.element_size()),
+            _tokens(v, b, value.element_size()),
             (o[0] + b * out.stride(0) * 4, *o[1:]),
             log_sum_exp.data_ptr() + b * log_sum_exp.stride(0) * 4,
             None if limits is None else _batch(1, queries, keys, keys, kv_heads, limits[b : b + 1]),
