@@ -31,6 +31,9 @@ struct BenchCommand: ParsableCommand {
   @Option(help: "ISA variant: avx512, avx2 or scalar; by default the best that this CPU runs.")
   var isa: String?
 
+  @Option(help: "Cut work as for this many threads, whatever --threads is; 0 cuts it for the threads in use.")
+  var fixedSplit = 0
+
   @Option(help: "Seconds of calls for each case.")
   var seconds = 1.0
 
@@ -59,7 +62,9 @@ struct BenchCommand: ParsableCommand {
     for path in [json, plot].compactMap({ $0 }) { try OutputFile.require(path) }
     let topology = try MachineTopology()
     var contexts: [KernelContext] = []
-    for count in threads.counts { contexts.append(try KernelContext(threads: count, isa: isa)) }
+    for count in threads.counts {
+      contexts.append(try KernelContext(threads: count, isa: isa, fixedSplit: fixedSplit))
+    }
     let environment = BenchmarkEnvironment(topology)
 
     let bar = ProgressBar(unit: "loops")

@@ -53,8 +53,14 @@ struct KernelOptions: ParsableArguments {
       "ISA variant: avx512bf16, avx512vnni, avx512, avx2 or scalar; by default the best that this CPU runs.")
   var isa: String?
 
+  @Option(
+    help:
+      "Cut work as for this many threads, so that results have the same bits for any --threads; 0 cuts it for the threads in use."
+  )
+  var fixedSplit = 0
+
   func makeContext() throws(LongspanError) -> KernelContext {
-    try KernelContext(threads: threads, isa: isa)
+    try KernelContext(threads: threads, isa: isa, fixedSplit: fixedSplit)
   }
 }
 

@@ -14,14 +14,20 @@ public final class KernelContext: Sendable {
   ///   - threads: the team size of every call; 0 takes the physical cores this process may run on.
   ///   - isa: an ISA variant's name, see ``variants``; `nil` takes the environment's `LONGSPAN_ISA`, and
   ///     without one the best that this CPU supports.
+  ///   - fixedSplit: 0 cuts calls into tasks for the team. From 1 to 4096 they are cut as for a team of that size
+  ///     whatever the team is, so that the same call on the same variant gives the same bits with any number of threads.
+  ///     Products through OpenBLAS, those of weights that are not packed, are exempt.
   /// - Throws: ``LongspanError`` with ``LongspanError/Code/unknownISA`` or ``LongspanError/Code/badValue``.
-  public init(threads: Int = 0, isa: String? = nil) throws(LongspanError) {
+  public init(threads: Int = 0, isa: String? = nil, fixedSplit: Int = 0) throws(LongspanError) {
     guard let count = Int32(exactly: threads) else {
       throw LongspanError(.badValue, "threads: \(threads) is out of range, which is 0 to 4096")
     }
+    guard (0...4096).contains(fixedSplit), let split = Int32(exactly: fixedSplit) else {
+      throw LongspanError(.badValue, "fixedSplit: \(fixedSplit) is out of range, which is 0 to 4096")
+    }
     var made: OpaquePointer?
     func create(_ name: UnsafePointer<CChar>?) -> lspan_status {
-      var options = lspan_context_options(threads: count, isa: name, executor: nil, fixed_split: 0)
+      var options = lspan_context_options(threads: count, isa: name, executor: nil, fixed_split: split)
       return lspan_context_create(&options, &made)
     }
     let status = isa.map { $0.withCString(create) } ?? create(nil)

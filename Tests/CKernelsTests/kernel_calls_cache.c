@@ -75,7 +75,7 @@ static void add_rope_shift(lspan_rope_layout layout, lspan_dtype dtype)
     for (int64_t i = 0; i < heads * tokens; i++) shifts[i] = (int32_t)test_random_int(first, 0);
     float *cosine = test_malloc(rows * pairs, sizeof *cosine), *sine = test_malloc(rows * pairs, sizeof *sine);
     for (int64_t i = 0; i < rows * pairs; i++) {
-        double angle = (double)(first + i / pairs) * pow(10000, -(double)(i % pairs) / pairs);
+        double angle = (double)(first + i / pairs) * pow(10000, -(double)(i % pairs) / (double)pairs);
         cosine[i] = (float)cos(angle);
         sine[i] = (float)sin(angle);
     }

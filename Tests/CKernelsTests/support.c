@@ -21,6 +21,15 @@ static struct {
     char where[576];
 } ratios[MAX_RATIOS];
 
+#ifdef LSPAN_SANITIZED
+/* What libomp keeps for the threads of teams that were larger is not given back when the process ends. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libomp.so\n";
+}
+#endif
+
 /* ---- Cases and checks ------------------------------------------------------------------------------- */
 
 void test_case(const char *format, ...)

@@ -43,6 +43,12 @@ import Testing
     #expect(try run("4") != first)
   }
 
+  @Test func anImpossibleSplitIsRefused() throws {
+    let refused = try Command.run(["info", "--fixed-split", "5000"])
+    #expect(refused.status == 1)
+    #expect(refused.errors.contains("fixedSplit: 5000"))
+  }
+
   @Test func generateReadsAsManyTokensOfThePromptAsAsked() throws {
     for count in [1, 37] {
       let result = try Command.run([

@@ -26,6 +26,12 @@ import Testing
     #expect(error?.code == .badValue)
   }
 
+  @Test(arguments: [-1, 4097, Int.max]) func refusesAnImpossibleSplit(split: Int) {
+    let error = #expect(throws: LongspanError.self) { _ = try KernelContext(fixedSplit: split) }
+    #expect(error?.code == .badValue)
+    #expect(error?.message.contains("fixedSplit: \(split)") == true)
+  }
+
   @Test func readsTheTopology() throws {
     let topology = try MachineTopology()
     #expect(topology.cores >= 1)
