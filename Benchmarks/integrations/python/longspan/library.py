@@ -65,7 +65,6 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "lspan_ssd_scan_run": (ctypes.c_int, _runs(structs.SsdScan)),
     "lspan_ssd_update": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(structs.SsdScan)]),
     "lspan_causal_conv_run": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(structs.CausalConv)]),
-    "lspan_gated_rms_norm_run": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(structs.GatedRmsNorm)]),
 }
 
 

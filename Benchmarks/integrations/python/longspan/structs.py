@@ -165,22 +165,6 @@ class CausalConv(ctypes.Structure):
     ]
 
 
-class GatedRmsNorm(ctypes.Structure):
-    """`lspan_gated_rms_norm`"""
-
-    _fields_ = [
-        ("rows", i64),
-        ("columns", i64),
-        ("groups", i64),
-        ("norm_first", i32),
-        ("input", Matrix),
-        ("gate", Matrix),
-        ("weight", pointer),
-        ("epsilon", f32),
-        ("output", Matrix),
-    ]
-
-
 # name in C -> struct here
 BY_NAME: dict[str, type[ctypes.Structure]] = {
     "lspan_executor": Executor,
@@ -196,5 +180,4 @@ BY_NAME: dict[str, type[ctypes.Structure]] = {
     "lspan_selective_scan": SelectiveScan,
     "lspan_ssd_scan": SsdScan,
     "lspan_causal_conv": CausalConv,
-    "lspan_gated_rms_norm": GatedRmsNorm,
 }

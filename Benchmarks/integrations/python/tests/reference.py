@@ -21,6 +21,33 @@ def values_of_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def operand(rng: np.random.Generator, shape: tuple[int, ...], kind: str, scale: float = 1.0) -> tuple[Any, Floats]:
+    """A random array of `kind`, "numpy f32" to "torch bf16", and its values."""
+    package, dtype = kind.split()
+    drawn = (scale * rng.standard_normal(shape)).astype(np.float32)
+    if package == "torch":
+        import torch
+
+        tensor = torch.from_numpy(drawn).to({"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype])
+        return tensor, tensor.double().numpy()
+    if dtype == "bf16":
+        bits = bits_of_bf16(drawn)
+        return bits, values_of_bf16(bits).astype(np.float64)
+    array = drawn.astype(np.float32 if dtype == "f32" else np.float16)
+    return array, array.astype(np.float64)
+
+
+KINDS = [f"{package} {dtype}" for package in ("numpy", "torch") for dtype in ("f32", "f16", "bf16")]
+
+
+def values(array: Any) -> Floats:
+    """What an array or tensor holds, bit patterns of bf16 included."""
+    if not isinstance(array, np.ndarray):
+        found: Floats = array.double().numpy()
+        return found
+    return (values_of_bf16(array) if array.dtype == np.uint16 else array).astype(np.float64)
+
+
 def attention(
     query: NDArray[Any], key: NDArray[Any], value: NDArray[Any], *, scale: float | None = None, causal: bool = True,
     window: int = 0, sinks: int = 0, softcap: float = 0.0, listed: NDArray[np.bool_] | None = None,
