@@ -2,7 +2,8 @@
 
 `register()` makes the name known. A mask is never a matrix here: models say by a function which keys a query sees, and
 causal, sliding-window and bidirectional functions are recognized; padding on the left or right becomes row limits of each
-sequence. Anything else is refused when the model asks for its mask.
+sequence. Anything else is refused when the model asks for its mask. The window's width comes with each layer's call, as
+it does for flash attention.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def attention_rows(
     batch_size: int, q_length: int, kv_length: int, q_offset: int | Tensor = 0, kv_offset: int = 0,
     mask_function: Callable[..., Any] = causal_mask_function, attention_mask: Tensor | None = None, **_: Any,
 ) -> Tensor | None:  # fmt: skip
-    """The `rows` of torch.ops.longspan.attention: None where every sequence has all of its keys and queries.
+    """The `rows` of torch.ops.longspan.attention as [B, 1, 1, 4], because models pass on masks of four dimensions as they
+    are: None where every sequence has all of its keys and queries.
 
     q_offset and kv_offset are the positions of the first query and of the first key slot; attention_mask [B, tokens] is
     true for tokens that are no padding. Errors: bad_value for a mask with holes and for functions that are not known.
@@ -84,7 +86,7 @@ def attention_rows(
         else:
             query_begin, query_end = 0, q_length
         limits.append([begin, end, query_begin, query_end])
-    return torch.tensor(limits, dtype=torch.int64)
+    return torch.tensor(limits, dtype=torch.int64)[:, None, None]
 
 
 # ---- Attention --------------------------------------------------------------------------------------------------------
@@ -107,13 +109,16 @@ def attention_forward(
     for name in _REFUSED:
         if kwargs.get(name) is not None and kwargs[name] is not False:
             raise LongspanError("bad_value", f"{name} is not supported by longspan's attention")
-    if attention_mask is not None and (attention_mask.dtype != torch.int64 or attention_mask.dim() != 2):
-        found = f"{attention_mask.dtype} {list(attention_mask.shape)}"
-        raise LongspanError("bad_value", f"attention_mask is {found}; longspan's attention takes no masks but [B, T] padding")
+    rows = None
+    if attention_mask is not None:
+        if attention_mask.dtype != torch.int64 or tuple(attention_mask.shape[1:]) != (1, 1, 4):
+            found = f"{attention_mask.dtype} {list(attention_mask.shape)}"
+            raise LongspanError("bad_value", f"attention_mask is {found}; longspan's takes none but padding [B, tokens]")
+        rows = attention_mask.flatten(1)
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out, log_sum_exp = attention(
-        query, key, value, scale, bool(causal), sliding_window or 0, 0, softcap or 0.0, attention_mask
+        query, key, value, scale, bool(causal), sliding_window or 0, 0, softcap or 0.0, rows
     )
     if s_aux is not None:
         # exp(L) / (exp(L) + exp(s)), the share of the softmax that the keys keep
