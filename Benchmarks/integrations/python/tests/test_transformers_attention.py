@@ -158,6 +158,8 @@ def test_bidirectional() -> None:
     ids, mask = padded("right")
     expected, found = both(model, lambda m: m(ids, attention_mask=mask).last_hidden_state)
     close(found[mask.bool()], expected[mask.bool()])
+    expected, found = both(llama(is_causal=False), lambda m: m(tokens(2, 30), use_cache=False).logits)
+    close(found, expected)
 
 
 def test_no_mask_matrix_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
