@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import scans
-from .arrays import F32, Integers, View, view
+from .arrays import F32, Integers, View, expect_rank, view
 from .attention import Batch, attend
 from .errors import LongspanError
 
@@ -31,13 +31,13 @@ def _tokens(tensor: View, sequence: int, element: int) -> View:
     return pointer + sequence * batch * element, dtype, (tokens, heads, width), (token, head, last)
 
 
-def _pitch(tensor: View) -> tuple[int, int] | None:
-    """The token stride of a [B, H, T, D] view, and the rows from a sequence to the next, if they are a whole number."""
+def _pitch(tensor: View) -> tuple[int, int]:
+    """The token stride of a [B, H, T, D] view, and the rows from a sequence to the next, 0 if they are no whole number."""
     _, _, (_, _, tokens, _), (batch, _, token, _) = tensor
     if tokens == 1:
         return batch, 1
     if token < 1 or batch % token or batch // token < tokens:
-        return None
+        return token, 0
     return token, batch // token
 
 
@@ -71,14 +71,13 @@ def _checked_rows(rows: Tensor, sequences: int, queries: int, keys: int) -> list
     return checked
 
 
-def _check_attention(query: Tensor, key: Tensor, value: Tensor) -> None:
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.dim() != 4:
-            raise LongspanError("bad_shape", f"{name} is {list(tensor.shape)}, [batch, heads, tokens, head_dim] is wanted")
-    if key.shape != value.shape:
-        raise LongspanError("bad_shape", f"value is {list(value.shape)}, but key is {list(key.shape)}")
-    if query.shape[0] != key.shape[0]:
-        raise LongspanError("bad_shape", f"query has {query.shape[0]} sequences and key {key.shape[0]}")
+def _check_attention(query: View, key: View, value: View) -> None:
+    for name, viewed in (("query", query), ("key", key), ("value", value)):
+        expect_rank(viewed, (4,), name, "[batch, heads, tokens, head_dim]")
+    if key[2] != value[2]:
+        raise LongspanError("bad_shape", f"value is {list(value[2])}, but key is {list(key[2])}")
+    if query[2][0] != key[2][0]:
+        raise LongspanError("bad_shape", f"query has {query[2][0]} sequences and key {key[2][0]}")
 
 
 @torch.library.custom_op("longspan::attention", mutates_args=(), device_types="cpu")
@@ -92,29 +91,28 @@ def attention(
     rows, int64 [B, 4], limits a sequence to its keys rows[b, 0] .. rows[b, 1]-1 and its queries rows[b, 2] ..
     rows[b, 3]-1, which sit at the end of those keys; the outputs of other queries are 0.
     """
-    _check_attention(query, key, value)
-    sequences, _, queries, _ = query.shape
-    _, kv_heads, keys, _ = key.shape
-    limits = None if rows is None else _checked_rows(rows, sequences, queries, keys)
-    out = torch.empty((sequences, queries, query.shape[1], query.shape[3]), dtype=torch.float32)
-    log_sum_exp = torch.empty(out.shape[:3], dtype=torch.float32)
-    name = "lspan_attention_decode" if queries <= MAX_DECODE_TOKENS else "lspan_attention_prefill"
     q, k, v = view(query, "query"), view(key, "key"), view(value, "value")
-    o = out.data_ptr(), F32, out.shape[1:], out.stride()[1:]
+    _check_attention(q, k, v)
+    sequences, heads, queries, width = q[2]
+    _, kv_heads, keys, _ = k[2]
+    limits = None if rows is None else _checked_rows(rows, sequences, queries, keys)
+    out = torch.empty((sequences, queries, heads, width), dtype=torch.float32)
+    log_sum_exp = torch.empty((sequences, queries, heads), dtype=torch.float32)
+    name = "lspan_attention_decode" if queries <= MAX_DECODE_TOKENS else "lspan_attention_prefill"
+    o = out.data_ptr(), F32, (queries, heads, width), (heads * width, width, 1)
     options = scale, causal, window, sinks, softcap, None
 
-    key_pitch, value_pitch, query_pitch = _pitch(k), _pitch(v), _pitch(q)
-    if sequences > 1 and key_pitch and value_pitch and query_pitch:
-        (key_stride, pitch), value_stride = key_pitch, value_pitch[0]
-        if pitch == value_pitch[1] and query_pitch[1] == queries:
+    if sequences > 1:
+        (query_stride, query_pitch), (key_stride, pitch), (value_stride, value_pitch) = _pitch(q), _pitch(k), _pitch(v)
+        if query_pitch == queries and pitch == value_pitch > 0:
             # every row from the first token of the first sequence to the last of the last one
             extent = (sequences - 1) * pitch + keys
             attend(
                 name,
-                (q[0], q[1], (sequences * queries, q[2][1], q[2][3]), (query_pitch[0], q[3][1], 1)),
+                (q[0], q[1], (sequences * queries, q[2][1], q[2][3]), (query_stride, q[3][1], 1)),
                 (k[0], k[1], (extent, kv_heads, k[2][3]), (key_stride, k[3][1], 1)),
                 (v[0], v[1], (extent, kv_heads, v[2][3]), (value_stride, v[3][1], 1)),
-                (o[0], o[1], (sequences * queries, *o[2][1:]), o[3]),
+                (o[0], F32, (sequences * queries, heads, width), o[3]),
                 log_sum_exp.data_ptr(),
                 _batch(sequences, queries, keys, pitch, kv_heads, limits),
                 *options,
@@ -126,8 +124,8 @@ def attention(
             _tokens(q, b, query.element_size()),
             _tokens(k, b, key.element_size()),
             _tokens(v, b, value.element_size()),
-            (o[0] + b * out.stride(0) * 4, *o[1:]),
-            log_sum_exp.data_ptr() + b * log_sum_exp.stride(0) * 4,
+            (o[0] + b * queries * heads * width * 4, *o[1:]),
+            log_sum_exp.data_ptr() + b * queries * heads * 4,
             None if limits is None else _batch(1, queries, keys, keys, kv_heads, limits[b : b + 1]),
             *options,
         )
