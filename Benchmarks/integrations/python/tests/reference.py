@@ -22,7 +22,7 @@ def values_of_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def operand(rng: np.random.Generator, shape: tuple[int, ...], kind: str, scale: float = 1.0) -> tuple[Any, Floats]:
-    """A random array of `kind`, "numpy f32" to "torch bf16", and its values."""
+    """A random array of a kind of `KINDS`, and its values."""
     package, dtype = kind.split()
     drawn = (scale * rng.standard_normal(shape)).astype(np.float32)
     if package == "torch":
@@ -30,6 +30,11 @@ def operand(rng: np.random.Generator, shape: tuple[int, ...], kind: str, scale: 
 
         tensor = torch.from_numpy(drawn).to({"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype])
         return tensor, tensor.double().numpy()
+    if package == "ml_dtypes":
+        import ml_dtypes
+
+        narrow = drawn.astype(ml_dtypes.bfloat16)
+        return narrow, narrow.astype(np.float64)
     if dtype == "bf16":
         bits = bits_of_bf16(drawn)
         return bits, values_of_bf16(bits).astype(np.float64)
@@ -37,7 +42,7 @@ def operand(rng: np.random.Generator, shape: tuple[int, ...], kind: str, scale: 
     return array, array.astype(np.float64)
 
 
-KINDS = [f"{package} {dtype}" for package in ("numpy", "torch") for dtype in ("f32", "f16", "bf16")]
+KINDS = [*(f"{package} {dtype}" for package in ("numpy", "torch") for dtype in ("f32", "f16", "bf16")), "ml_dtypes bf16"]
 
 
 def values(array: Any) -> Floats:
