@@ -178,7 +178,7 @@ def rows(view: View, dimensions: int, name: str) -> int:
     if outer == 1:
         return strides[0]
     batch, tokens = shape[0], shape[1]
-    if tokens == 1:
+    if tokens <= 1:
         return strides[0]
     if batch > 1 and strides[0] != tokens * strides[1]:
         raise LongspanError("bad_stride", f"the sequences of {name} do not follow one another (strides {tuple(strides)})")

@@ -102,7 +102,7 @@ def attention(
     o = out.data_ptr(), F32, (queries, heads, width), (heads * width, width, 1)
     options = scale, causal, window, sinks, softcap, None
 
-    if sequences > 1:
+    if sequences > 1 and keys > 0:
         (query_stride, query_pitch), (key_stride, pitch), (value_stride, value_pitch) = _pitch(q), _pitch(k), _pitch(v)
         if query_pitch == queries and pitch == value_pitch > 0:
             # every row from the first token of the first sequence to the last of the last one

@@ -94,7 +94,8 @@ def steps(
 
 def silu(values: NDArray[Any]) -> Floats:
     wide = values.astype(np.float64)
-    return wide / (1 + np.exp(-wide))
+    out: Floats = wide / (1 + np.exp(-wide))
+    return out
 
 
 def ssd_scan(
@@ -138,5 +139,5 @@ def causal_conv(
     taps = weight.shape[1]
     before = np.zeros((taps - 1, x.shape[1])) if initial is None else initial.astype(np.float64)
     rows = np.concatenate([before, x.astype(np.float64)])
-    y = sum(rows[k : k + len(x)] * weight[:, k] for k in range(taps)) + (0 if bias is None else bias)
+    y: Floats = sum(rows[k : k + len(x)] * weight[:, k] for k in range(taps)) + (0 if bias is None else bias)
     return silu(y) if apply_silu else y, rows[len(rows) - taps + 1 :]

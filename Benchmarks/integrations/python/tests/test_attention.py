@@ -112,7 +112,7 @@ def test_empty() -> None:
     lse = np.ones((2, 2), np.float32)
     assert not longspan.decode(query, none, none, log_sum_exp=lse).any() and (lse == -np.inf).all()
     assert longspan.prefill(query[:0], none, none).shape == (0, 2, 8)
-    assert longspan.decode(torch.ones(1, 2, 8), torch.zeros(0, 1, 8), torch.zeros(0, 1, 8)).count_nonzero() == 0
+    assert not longspan.decode(torch.ones(1, 2, 8), torch.zeros(0, 1, 8), torch.zeros(0, 1, 8)).any()
 
 
 @pytest.mark.parametrize("kind", ["numpy f32", "torch f32"])

@@ -11,6 +11,6 @@ README = Path(__file__).parents[1] / "README.md"
 def test_examples() -> None:
     names: dict[str, Any] = {}
     blocks = README.read_text().split("```python\n")[1:]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block.split("```")[0], README, "exec"), names)

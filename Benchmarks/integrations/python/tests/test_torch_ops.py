@@ -101,6 +101,14 @@ def test_rows(queries: int, causal: bool) -> None:
         assert not whole[b, :query_begin].any() and not whole[b, query_end:].any()
 
 
+def test_empty() -> None:
+    query, key = torch.ones(2, 4, 1, 8), torch.ones(2, 2, 5, 8)
+    out, lse = ops.attention(query, key[:, :, :0], key[:, :, :0], 1.0, True)
+    assert not out.any() and (lse == -math.inf).all()
+    assert ops.attention(query[:, :, :0], key, key, 1.0, True)[0].shape == (2, 0, 4, 8)
+    assert ops.attention(query[:0], key[:0], key[:0], 1.0, True)[0].shape == (0, 1, 4, 8)
+
+
 def test_updates_continue_scans() -> None:
     for scan, update, operands in (
         (ops.selective_scan, ops.selective_update, selective_operands(12)),
@@ -136,7 +144,8 @@ def test_compiled() -> None:
 
     @torch.compile(backend="aot_eager", fullgraph=True)
     def layer(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return ops.attention(query * 2, key, value, 0.25, True)[0].flatten(2) + 1
+        out: Tensor = ops.attention(query * 2, key, value, 0.25, True)[0]
+        return out.flatten(2) + 1
 
     torch.testing.assert_close(layer(query, key, value), ops.attention(query * 2, key, value, 0.25, True)[0].flatten(2) + 1)
 

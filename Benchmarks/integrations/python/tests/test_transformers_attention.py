@@ -21,6 +21,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+import longspan.torch_ops
 import longspan.transformers_attention
 from longspan import LongspanError
 
@@ -165,7 +166,7 @@ def test_bidirectional() -> None:
 def test_no_mask_matrix_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention reads the cache's own memory, and gets row limits or nothing for a mask."""
     seen = []
-    operator = longspan.transformers_attention.attention
+    operator = longspan.torch_ops.attention
 
     def watch(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Any:
         seen.append((key.data_ptr(), rest[-1]))
