@@ -142,7 +142,7 @@ def test_default_context() -> None:
 
 def test_other_threads_run_during_a_call() -> None:
     """The interpreter's lock is free while a kernel runs."""
-    operand = np.random.default_rng(0).standard_normal((2000, 4, 64)).astype(np.float32)
+    operand = np.random.default_rng(0).standard_normal((8000, 4, 64)).astype(np.float32)
     span: list[float] = []
 
     def work() -> None:

@@ -61,7 +61,7 @@ def test_names() -> None:
         assert hasattr(torch.ops.longspan, name)
 
 
-@pytest.mark.parametrize("queries", [1, 3, 12])
+@pytest.mark.parametrize("queries", [1, 8, 9])
 @pytest.mark.parametrize("layout", ["heads first", "tokens first", "grown", "separate"])
 def test_layouts_of_batches(layout: str, queries: int) -> None:
     """Caches as models keep them are read where they lie, alike."""

@@ -126,10 +126,10 @@ def test_continued_cache(model: Any) -> None:
     close(found, both(model, lambda m: m(ids).logits)[1])
 
 
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-def test_generate(model: Any, cache: str) -> None:
-    """The same greedy tokens, of a batch with padding."""
-    ids, mask = padded("left")
+@pytest.mark.parametrize("cache,padding", [("dynamic", True), ("static", True), ("static", False)])
+def test_generate(model: Any, cache: str, padding: bool) -> None:
+    """The same greedy tokens."""
+    ids, mask = padded("left") if padding else (tokens(3, 20), torch.ones(3, 20, dtype=torch.int64))
     options = {"attention_mask": mask, "max_new_tokens": 24, "do_sample": False, "cache_implementation": cache}
     if cache == "static":
         options["disable_compile"] = True
