@@ -4,12 +4,14 @@
 # engines in C and C++. What is there is kept.
 #
 #     JOBS=4 Benchmarks/peers/setup.sh      compiles with four jobs instead of two
+#     Benchmarks/peers/setup.sh ggml        builds ggml alone, for ../integrations/ggml
 #
-# Takes 7 GiB of disk. LONGSPAN_PEERS names another folder than .build/peers for what is not ours.
+# Takes 7 GiB of disk, ggml alone 0.3 GiB. LONGSPAN_PEERS names another folder than .build/peers for what is not ours.
 set -eu
 cd "$(dirname "$0")/../.."
 root=$PWD
 jobs=${JOBS:-2}
+only=${1:-}
 peers=${LONGSPAN_PEERS:-$root/.build/peers}
 llama_cpp_python=0.3.36
 
@@ -19,7 +21,9 @@ mkdir -p "$peers"
 # a link to what another checkout has built must not build it anew under another name
 peers=$(cd "$peers" && pwd -P)
 [ -x "$peers/venv/bin/python" ] || python3 -m venv "$peers/venv"
-"$peers/venv/bin/pip" install --quiet --disable-pip-version-check --requirement Benchmarks/peers/requirements.txt
+if [ "$only" != ggml ]; then
+  "$peers/venv/bin/pip" install --quiet --disable-pip-version-check --requirement Benchmarks/peers/requirements.txt
+fi
 
 source=$peers/sdist/llama_cpp_python-$llama_cpp_python/vendor/llama.cpp
 if [ ! -d "$source" ]; then
@@ -34,7 +38,9 @@ rm -f "$source/.git"
 cmake -S "$source" -B "$peers/ggml" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON \
   -DGGML_OPENMP=ON -DGGML_CCACHE=OFF -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
   -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF >"$peers/ggml-configure.log"
-ninja -C "$peers/ggml" "-j$jobs" ggml ggml-cpu llama-bench
+ninja -C "$peers/ggml" "-j$jobs" ggml ggml-cpu
+[ "$only" != ggml ] || exit 0
+ninja -C "$peers/ggml" "-j$jobs" llama-bench
 
 cmake -S Benchmarks/peers/engines -B .build/peers-engines -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DGGML_SOURCE="$source/ggml" -DGGML_BUILD="$peers/ggml"

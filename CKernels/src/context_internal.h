@@ -26,4 +26,9 @@ lspan_status lspan_run_rows(
 /* The default executor: an OpenMP team of worker_count threads. */
 int lspan_openmp_run(void *user, size_t count, lspan_task_function function, void *argument);
 
+/* The size of the OpenMP teams that the calling thread would start, which belongs to the thread: an OpenBLAS that threads
+ * by OpenMP reads it, and sets it. */
+int lspan_openmp_threads(void);
+void lspan_openmp_set_threads(int threads);
+
 #endif

@@ -23,3 +23,13 @@ int lspan_openmp_run(void *user, size_t count, lspan_task_function function, voi
     }
     return 0;
 }
+
+int lspan_openmp_threads(void)
+{
+    return omp_get_max_threads();
+}
+
+void lspan_openmp_set_threads(int threads)
+{
+    omp_set_num_threads(threads);
+}

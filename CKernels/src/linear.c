@@ -45,19 +45,28 @@ int lspan_openblas_parallel(void)
     return openblas_get_parallel();
 }
 
-/* OpenBLAS's thread count is one number for the process: the first product in sets it to 1, the last one out puts
- * the caller's number back. The lock is held only while that number changes, because OpenBLAS frees and makes buffers
- * then, which no product may be using. */
+/* Which count of threads an OpenBLAS obeys depends on its build and version: one of the process, or the size of the calling
+ * thread's OpenMP teams, which it also changes when it is told the other. So both are 1 while a product runs, and the
+ * callers' own afterwards. The first product in sets the process's, the last one out puts it back; the lock is held only
+ * while that changes, because OpenBLAS frees and makes buffers then, which no product may be using. */
 static pthread_mutex_t thread_count_lock = PTHREAD_MUTEX_INITIALIZER;
 static int products_running;
 static int threads_before;
+
+/* Keeps the calling thread's own number. */
+static void set_process_threads(int threads)
+{
+    int own = lspan_openmp_threads();
+    openblas_set_num_threads(threads);
+    lspan_openmp_set_threads(own);
+}
 
 static void enter_single_threaded(void)
 {
     pthread_mutex_lock(&thread_count_lock);
     if (products_running++ == 0) {
         threads_before = openblas_get_num_threads();
-        openblas_set_num_threads(1);
+        set_process_threads(1);
     }
     pthread_mutex_unlock(&thread_count_lock);
 }
@@ -65,7 +74,7 @@ static void enter_single_threaded(void)
 static void leave_single_threaded(void)
 {
     pthread_mutex_lock(&thread_count_lock);
-    if (--products_running == 0) openblas_set_num_threads(threads_before);
+    if (--products_running == 0) set_process_threads(threads_before);
     pthread_mutex_unlock(&thread_count_lock);
 }
 #endif
@@ -130,9 +139,8 @@ static void multiply(
         weights, depth, beta, y, (blasint)l->output_row_stride);
 }
 
-static void run_product_task(void *argument, size_t index, size_t worker)
+static void multiply_part(const product *p, size_t index, size_t worker)
 {
-    const product *p = argument;
     const lspan_linear *l = p->linear;
     int64_t column_task = (int64_t)index % p->column_tasks, row_task = (int64_t)index / p->column_tasks;
     int64_t first = l->weights.rows * column_task / p->column_tasks;
@@ -150,6 +158,14 @@ static void run_product_task(void *argument, size_t index, size_t worker)
         p->context->kernels->dequantize(l->weights.type, blocks, count * l->weights.columns, panel);
         multiply(l, panel, row0, row_end - row0, column, count);
     }
+}
+
+static void run_product_task(void *argument, size_t index, size_t worker)
+{
+    int own = lspan_openmp_threads();
+    lspan_openmp_set_threads(1);
+    multiply_part(argument, index, worker);
+    lspan_openmp_set_threads(own);
 }
 
 static lspan_status check_shape(const lspan_context *context, const lspan_linear *linear, int64_t *row_bytes)

@@ -38,6 +38,7 @@ public struct AlignedBuffer<Element: BitwiseCopyable>: ~Copyable {
     }
   }
 
+  /// Elements held.
   public var count: Int { storage.count }
 
   /// The elements.
@@ -81,6 +82,7 @@ extension AlignedBuffer: @unchecked Sendable where Element: Sendable {}
 public struct Workspace: ~Copyable {
   private var buffer = AlignedBuffer<UInt8>()
 
+  /// An empty workspace, which takes memory at the first call that needs it.
   public init() {}
 
   /// Bytes held.

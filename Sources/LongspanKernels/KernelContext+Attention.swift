@@ -9,13 +9,16 @@ public struct AttentionMask: Sendable, Equatable {
   /// Leading keys seen whatever the window.
   public var sinks: Int
 
+  /// A mask; without arguments it is causal, with no limit.
   public init(isCausal: Bool = true, window: Int? = nil, sinks: Int = 0) {
     self.isCausal = isCausal
     self.window = window
     self.sinks = sinks
   }
 
+  /// A query sees the keys up to its own position.
   public static let causal = AttentionMask()
+  /// A query sees every key.
   public static let full = AttentionMask(isCausal: false)
 }
 
@@ -25,10 +28,12 @@ public struct AttentionOptions: Sendable {
   public var scale: Float?
   /// Logit soft-cap; `nil` for none (Gemma 2, section 2).
   public var softcap: Float?
+  /// Which keys a query sees.
   public var mask: AttentionMask
   /// For keys that are not rotated yet; `nil` for those that are, or need not be.
   public var keyRotation: KeyRotation?
 
+  /// Options; without arguments causal attention with the scale 1 / sqrt(D).
   public init(
     scale: Float? = nil, softcap: Float? = nil, mask: AttentionMask = .causal,
     keyRotation: KeyRotation? = nil
@@ -42,11 +47,14 @@ public struct AttentionOptions: Sendable {
 
 /// How the packed tokens of a batch divide into sequences: offsets from 0, one more than there are sequences.
 public struct RaggedBatch: Sendable, Equatable {
+  /// Sequence b has query tokens `queryOffsets[b]..<queryOffsets[b + 1]`, `[B + 1]` from 0.
   public let queryOffsets: [Int64]
+  /// Sequence b has keys `keyOffsets[b]..<keyOffsets[b + 1]`, `[B + 1]` from 0.
   public let keyOffsets: [Int64]
   /// Keys that each head of a sequence has, `[B, Hk]`; empty where every head has all of its sequence's.
   public let keyLengths: [Int64]
 
+  /// A batch; offsets are checked by the call that takes it.
   public init(queryOffsets: [Int64], keyOffsets: [Int64], keyLengths: [Int64] = []) {
     self.queryOffsets = queryOffsets
     self.keyOffsets = keyOffsets

@@ -7,11 +7,13 @@ public struct SlotLists: Sendable, Equatable {
   /// List l has entries `offsets[l]..<offsets[l + 1]`.
   public var offsets: [Int64]
 
+  /// Lists; a call that takes them checks entries and offsets.
   public init(indices: [Int32], offsets: [Int64]) {
     self.indices = indices
     self.offsets = offsets
   }
 
+  /// Number of lists.
   public var count: Int { offsets.count - 1 }
 
   /// The entries of a list.
@@ -32,9 +34,12 @@ public enum SelectionScope: Sendable, Equatable {
 
 /// A place of a tensor in memory that it shares with others.
 public struct TensorPlace: Sendable, Equatable {
+  /// Bytes from the start of the memory to element (0, 0, 0).
   public var byteOffset: Int
+  /// Shape and strides of the tensor.
   public var layout: TensorLayout
 
+  /// A place; the call that takes it checks that it lies within the memory.
   public init(byteOffset: Int, layout: TensorLayout) {
     self.byteOffset = byteOffset
     self.layout = layout

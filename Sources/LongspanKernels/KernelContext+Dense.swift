@@ -164,7 +164,9 @@ extension KernelContext {
 
 /// Cosines and sines of a run of positions: filled once for a chunk of tokens, used in every layer.
 public struct RotaryTable: ~Copyable, Sendable {
+  /// Positions of the table.
   public let tokens: Int
+  /// Pairs of channels that turn.
   public let pairs: Int
   let cosine: [Float]
   let sine: [Float]

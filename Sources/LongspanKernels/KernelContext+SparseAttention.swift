@@ -9,8 +9,10 @@ public struct KeyLists: Sendable, Equatable {
   public var heads: Int
   /// Query tokens that share a list; `nil` for all of a sequence.
   public var queryTokens: Int?
+  /// The entries: token e, or tokens e * ``block`` to e * ``block`` + ``block`` - 1.
   public var lists: SlotLists
 
+  /// Lists; without further arguments of tokens, one for all heads and queries of a sequence.
   public init(_ lists: SlotLists, block: Int = 1, heads: Int = 1, queryTokens: Int? = nil) {
     self.block = block
     self.heads = heads
@@ -34,6 +36,7 @@ public struct LagWindows: Sendable, Equatable {
   /// `[Hk, keptWindows, keep]` slots.
   public var kept: [Int32]
 
+  /// A mask; the call that takes it checks its parts.
   public init(leading: Int, lag: Int, rawWindows: Int, keep: Int, keptWindows: Int, kept: [Int32]) {
     self.leading = leading
     self.lag = lag

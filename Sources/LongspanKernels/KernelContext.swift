@@ -77,16 +77,21 @@ extension KernelContext {
 
 /// The machine as hwloc sees it; 0 where it does not know. C: `lspan_topology`.
 public struct MachineTopology: Sendable, Equatable {
+  /// Sockets.
   public let packages: Int
+  /// NUMA nodes.
   public let numaNodes: Int
   /// Physical cores that this process may run on.
   public let cores: Int
   /// Hardware threads that this process may run on.
   public let processingUnits: Int
-  /// Bytes of one cache of each level.
+  /// Bytes of one first-level data cache.
   public let l1dBytes: Int
+  /// Bytes of one second-level cache.
   public let l2Bytes: Int
+  /// Bytes of one third-level cache.
   public let l3Bytes: Int
+  /// Bytes of the machine's memory.
   public let memoryBytes: Int
 
   /// Reads the machine's topology, which takes some milliseconds.

@@ -77,32 +77,59 @@ public struct ProfiledKernel: RawRepresentable, Hashable, Sendable {
     self.rawValue = rawValue
   }
 
+  /// Attention for any number of queries, `lspan_attention_prefill`.
   public static let attentionPrefill = ProfiledKernel(rawValue: 0)
+  /// Attention for up to 8 query tokens a sequence, `lspan_attention_decode`.
   public static let attentionDecode = ProfiledKernel(rawValue: 1)
+  /// Merging of partial attention, `lspan_attention_merge`.
   public static let attentionMerge = ProfiledKernel(rawValue: 2)
+  /// Rotary embedding, `lspan_rope`.
   public static let rope = ProfiledKernel(rawValue: 3)
+  /// Conversion of layout and type, `lspan_convert`.
   public static let convert = ProfiledKernel(rawValue: 4)
+  /// RMSNorm, `lspan_rms_norm`.
   public static let rmsNorm = ProfiledKernel(rawValue: 5)
+  /// LayerNorm, `lspan_layer_norm`.
   public static let layerNorm = ProfiledKernel(rawValue: 6)
+  /// Activation of a gate times its input, `lspan_gated_activation`.
   public static let gatedActivation = ProfiledKernel(rawValue: 7)
+  /// Losses and entropies of logits, `lspan_log_softmax_gather`.
   public static let logSoftmaxGather = ProfiledKernel(rawValue: 8)
+  /// Rows of an embedding table, `lspan_embedding`.
   public static let embedding = ProfiledKernel(rawValue: 9)
+  /// Product through OpenBLAS, `lspan_linear_run`.
   public static let linear = ProfiledKernel(rawValue: 10)
+  /// Decoding of weights, `lspan_dequantize`.
   public static let dequantize = ProfiledKernel(rawValue: 11)
+  /// Scores of LagKV, `lspan_lag_scores_run`.
   public static let lagScores = ProfiledKernel(rawValue: 12)
+  /// Selection by scores, `lspan_select`.
   public static let select = ProfiledKernel(rawValue: 13)
+  /// Compaction of a cache, `lspan_compact`.
   public static let compact = ProfiledKernel(rawValue: 14)
+  /// Rotation of cached keys to other positions, `lspan_rope_shift`.
   public static let ropeShift = ProfiledKernel(rawValue: 15)
+  /// Attention over lists of keys for any number of queries, `lspan_sparse_prefill`.
   public static let sparsePrefill = ProfiledKernel(rawValue: 16)
+  /// Attention over lists of keys for up to 8 query tokens a sequence, `lspan_sparse_decode`.
   public static let sparseDecode = ProfiledKernel(rawValue: 17)
+  /// Attention under the chunk mask of lag windows, `lspan_lag_prefill`.
   public static let lagPrefill = ProfiledKernel(rawValue: 18)
+  /// Mamba's scan, `lspan_selective_scan_run`.
   public static let selectiveScan = ProfiledKernel(rawValue: 19)
+  /// Mamba's scan of up to 8 tokens, `lspan_selective_update`.
   public static let selectiveUpdate = ProfiledKernel(rawValue: 20)
+  /// Mamba-2's scan, `lspan_ssd_scan_run`.
   public static let ssdScan = ProfiledKernel(rawValue: 21)
+  /// Mamba-2's scan of up to 8 tokens, `lspan_ssd_update`.
   public static let ssdUpdate = ProfiledKernel(rawValue: 22)
+  /// Causal convolution, `lspan_causal_conv_run`.
   public static let causalConv = ProfiledKernel(rawValue: 23)
+  /// RMSNorm with a SiLU gate, `lspan_gated_rms_norm_run`.
   public static let gatedRMSNorm = ProfiledKernel(rawValue: 24)
+  /// Time steps of state-space layers, `lspan_dt_steps`.
   public static let dtSteps = ProfiledKernel(rawValue: 25)
+  /// Product with packed weights, `lspan_product_run`.
   public static let product = ProfiledKernel(rawValue: 26)
 
   var code: lspan_profile_kernel? { lspan_profile_kernel(rawValue: .init(truncatingIfNeeded: rawValue)) }
@@ -126,12 +153,15 @@ public struct KernelRecording: Sendable {
   public struct Call: Sendable, Equatable {
     /// Nanoseconds on ``KernelProfile/clock``.
     public let start: UInt64
+    /// Nanoseconds that the kernel took, without the checks of its arguments.
     public let nanoseconds: Int
     /// Bytes that must move at least: each input once, each output once.
     public let bytes: Int
     /// FLOPs of the mathematics.
     public let flops: Int
+    /// Exponentials, or functions made of one.
     public let exponentials: Int
+    /// Which kernel ran.
     public let kernel: ProfiledKernel
     /// The tag that its thread had set.
     public let tag: Int
@@ -143,15 +173,18 @@ public struct KernelRecording: Sendable {
 
   /// A part of the time that calls were recorded in.
   public struct Phase: Sendable, Equatable {
+    /// What a report calls it.
     public let name: String
     /// Nanoseconds on ``KernelProfile/clock``.
     public let start: UInt64
+    /// Nanoseconds on ``KernelProfile/clock``; calls that begin then are not in it.
     public let end: UInt64
     /// Tokens that were read in it.
     public let tokens: Int
     /// Times that the model was run through.
     public let steps: Int
 
+    /// A phase from `start` up to `end`.
     public init(_ name: String, start: UInt64, end: UInt64, tokens: Int, steps: Int) {
       self.name = name
       self.start = start
@@ -166,11 +199,17 @@ public struct KernelRecording: Sendable {
 
   /// Sums over all calls of a kernel, also those that were not kept.
   public struct Totals: Sendable, Equatable {
+    /// The kernel whose calls they are.
     public let kernel: ProfiledKernel
+    /// Calls that succeeded.
     public let calls: Int
+    /// Of all calls, also where they overlapped.
     public let nanoseconds: Int
+    /// Bytes that had to move at least.
     public let bytes: Int
+    /// FLOPs of the mathematics.
     public let flops: Int
+    /// Exponentials, or functions made of one.
     public let exponentials: Int
   }
 

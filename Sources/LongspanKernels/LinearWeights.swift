@@ -15,6 +15,7 @@ public struct LinearWeights: Sendable {
   /// Weights whose products decode them a panel at a time, in f32.
   public init(_ weights: WeightMatrix) { form = .stored(weights) }
 
+  /// Outputs of the layer.
   public var rows: Int {
     switch form {
     case .packed(let weights, _): weights.rows
@@ -22,6 +23,7 @@ public struct LinearWeights: Sendable {
     }
   }
 
+  /// Inputs of the layer.
   public var columns: Int {
     switch form {
     case .packed(let weights, _): weights.columns
@@ -29,6 +31,7 @@ public struct LinearWeights: Sendable {
     }
   }
 
+  /// How the weights are stored.
   public var type: WeightType {
     switch form {
     case .packed(let weights, _): weights.type

@@ -29,10 +29,12 @@ public struct LongspanError: Error, Equatable, Sendable, CustomStringConvertible
     public static let cancelled = Code(rawValue: 1060)
   }
 
+  /// What kind of failure it was.
   public let code: Code
   /// One line that names what was wrong and, where there is one, what to do.
   public let message: String
 
+  /// An error; `message` is one line that names what was wrong.
   public init(_ code: Code, _ message: String) {
     self.code = code
     self.message = message

@@ -6,8 +6,11 @@ import CKernels
 /// Packing reads all weights once and takes as many bytes again, or up to 3% more where rows and columns are multiples
 /// of 32 and 64; the matrix it was made of is not needed any more.
 public final class PackedWeights: Sendable {
+  /// The type of the blocks that were packed.
   public let type: WeightType
+  /// Outputs of the matrix.
   public let rows: Int
+  /// Inputs of the matrix.
   public let columns: Int
   /// Bytes of the packed weights, padding included.
   public let byteCount: Int

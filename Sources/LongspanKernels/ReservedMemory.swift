@@ -23,6 +23,7 @@ public final class ReservedMemory: @unchecked Sendable {
     _ = lspan_kv_release(storage.baseAddress, storage.count)
   }
 
+  /// Bytes reserved.
   public var byteCount: Int { storage.count }
 
   /// `bytes` rounded up to whole pages.

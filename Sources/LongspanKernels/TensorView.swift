@@ -9,6 +9,7 @@ public enum ElementType: String, Sendable, CaseIterable {
   /// The upper half of a binary32.
   case bf16
 
+  /// Bytes of an element.
   public var byteCount: Int { self == .f32 ? 4 : 2 }
 
   var code: lspan_dtype {
@@ -24,11 +25,17 @@ public enum ElementType: String, Sendable, CaseIterable {
 ///
 /// Strides count elements.
 public struct TensorLayout: Sendable, Equatable {
+  /// How its elements are stored.
   public var elementType: ElementType
+  /// Tokens, or rows of a matrix.
   public var tokens: Int
+  /// Heads of a token; 1 for a matrix.
   public var heads: Int
+  /// Elements of a head, or columns of a matrix; they are contiguous.
   public var columns: Int
+  /// Elements from a token to the next.
   public var tokenStride: Int
+  /// Elements from a head to the next.
   public var headStride: Int
 
   /// A layout; strides left out are those of a contiguous token-major tensor.
@@ -74,6 +81,7 @@ public struct TensorLayout: Sendable, Equatable {
 /// A read-only `[tokens, heads, columns]` view of memory that someone else owns. C: `lspan_heads`, `lspan_matrix`.
 public struct TensorView: ~Escapable {
   let bytes: RawSpan
+  /// Shape and strides.
   public let layout: TensorLayout
 
   /// Views bytes, which must hold every element of `layout`.
@@ -139,6 +147,7 @@ public struct TensorView: ~Escapable {
 /// A writable `[tokens, heads, columns]` view of memory that someone else owns. C: `lspan_heads_out`.
 public struct MutableTensorView: ~Copyable, ~Escapable {
   var bytes: MutableRawSpan
+  /// Shape and strides.
   public let layout: TensorLayout
 
   /// Views bytes, which must hold every element of `layout`.

@@ -10,6 +10,7 @@ public struct TimeStepFilter: Sendable, Equatable {
   /// Steps up to these are dropped, strictly above them kept; empty to keep all.
   public var thresholds: [Float]
 
+  /// A filter; without arguments it changes nothing.
   public init(scales: [Float] = [], thresholds: [Float] = []) {
     self.scales = scales
     self.thresholds = thresholds
@@ -21,10 +22,13 @@ public struct TimeStepFilter: Sendable, Equatable {
 public struct TimeStepRule: Sendable, Equatable {
   /// Of each channel or head; empty for none.
   public var bias: [Float]
+  /// Whether steps are log(1 + e^x) of what is given, after the bias.
   public var appliesSoftplus: Bool
   /// At least 0. The filter comes after it, so it does not bring dropped tokens back.
   public var minimum: Float
+  /// At least the minimum; infinity for no limit.
   public var maximum: Float
+  /// What is done to the clamped steps; `nil` for nothing.
   public var filter: TimeStepFilter?
 
   /// A rule; without arguments it takes steps as they are.

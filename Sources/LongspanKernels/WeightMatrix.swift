@@ -3,22 +3,32 @@ import CKernels
 /// How a weight matrix is stored; raw values are GGUF's tensor type ids. C: `lspan_block_type`.
 public enum WeightType: UInt32, Sendable, CaseIterable {
   // These are the format's own names.
+  /// IEEE 754 binary32.
   case f32 = 0
+  /// IEEE 754 binary16.
   case f16 = 1
+  /// 4 bits and a scale for 32 elements.
   // swift-format-ignore: AlwaysUseLowerCamelCase
   case q4_0 = 2
+  /// 4 bits, a scale and a minimum for 32 elements.
   // swift-format-ignore: AlwaysUseLowerCamelCase
   case q4_1 = 3
+  /// 5 bits and a scale for 32 elements.
   // swift-format-ignore: AlwaysUseLowerCamelCase
   case q5_0 = 6
+  /// 5 bits, a scale and a minimum for 32 elements.
   // swift-format-ignore: AlwaysUseLowerCamelCase
   case q5_1 = 7
+  /// 8 bits and a scale for 32 elements.
   // swift-format-ignore: AlwaysUseLowerCamelCase
   case q8_0 = 8
+  /// 4 bits for 256 elements, with a 6-bit scale and minimum for 32.
   // swift-format-ignore: AlwaysUseLowerCamelCase
   case q4_K = 12
+  /// 6 bits for 256 elements, with an 8-bit scale for 16.
   // swift-format-ignore: AlwaysUseLowerCamelCase
   case q6_K = 14
+  /// The upper half of a binary32.
   case bf16 = 30
 
   var code: lspan_block_type {
@@ -51,8 +61,11 @@ public enum WeightType: UInt32, Sendable, CaseIterable {
 
 /// A weight matrix `[rows, columns]` with contiguous rows, in memory of its own or in a file's mapping.
 public final class WeightMatrix: Sendable {
+  /// How it is stored.
   public let type: WeightType
+  /// Outputs of the matrix, or entries of a table.
   public let rows: Int
+  /// Inputs of the matrix, or channels of an entry.
   public let columns: Int
   private let memory: Memory
 

@@ -10,12 +10,16 @@ public enum CacheState: String, Sendable, Codable, CaseIterable {
 
 /// One thing to time: a kernel, a shape, an element type, and where the operands are.
 public struct BenchmarkCase: Sendable, Hashable {
+  /// What is timed.
   public let kernel: BenchmarkKernel
   /// By the dimensions' names, see ``BenchmarkKernel/dimensions``.
   public let shape: [String: Int]
+  /// How the operands are stored whose type the kernel leaves open.
   public let elementType: ElementType
+  /// Where the operands are.
   public let cache: CacheState
 
+  /// A case; the shape is by the dimensions' names.
   public init(
     _ kernel: BenchmarkKernel, _ shape: [String: Int], _ elementType: ElementType = .f32,
     cache: CacheState = .warm
@@ -26,6 +30,7 @@ public struct BenchmarkCase: Sendable, Hashable {
     self.cache = cache
   }
 
+  /// The kernel's name.
   public var name: String { kernel.name }
 
   /// The shape in a fixed order: "Hq=32 Hk=8 D=128 S=4096"; a window or tokens only where they are not the default.

@@ -13,7 +13,7 @@ public struct BenchmarkCost: Sendable, Equatable {
 
   /// Counts a call.
   ///
-  /// - Throws: ``LongspanError`` if a count does not fit in 53 bits.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if a count does not fit in 53 bits.
   init(_ kernel: BenchmarkKernel, _ shape: [String: Int], _ type: ElementType) throws(LongspanError) {
     // doubles count exactly up to 2^53, and beyond that show that they overflowed
     func d(_ key: String) -> Double { Double(shape[key] ?? 0) }

@@ -3,13 +3,19 @@ import LongspanKernels
 
 /// What a run's figures depend on besides the kernels.
 public struct BenchmarkEnvironment: Sendable, Codable, Equatable {
+  /// The C library's version.
   public let version: String
   /// The CPU's name, or "unknown".
   public let cpu: String
+  /// Physical cores that the process may run on.
   public let cores: Int
+  /// Bytes of one first-level data cache.
   public let l1dBytes: Int
+  /// Bytes of one second-level cache.
   public let l2Bytes: Int
+  /// Bytes of one third-level cache.
   public let l3Bytes: Int
+  /// Bytes of the machine's memory.
   public let memoryBytes: Int
   /// How OpenMP's threads wait between calls: the environment's OMP_WAIT_POLICY, or "default".
   public let ompWaitPolicy: String

@@ -2,8 +2,11 @@ import LongspanKernels
 
 /// A kernel that can be timed. Raw values are the names in tables and filters.
 public enum BenchmarkKernel: Sendable, Hashable {
+  /// Attention of a few queries over a cache.
   case attentionDecode
+  /// Attention of many queries.
   case attentionPrefill
+  /// Merging of partial attention.
   case attentionMerge
   /// Decode attention over listed tokens or blocks, in random order.
   case sparseDecode
@@ -13,21 +16,33 @@ public enum BenchmarkKernel: Sendable, Hashable {
   case lagPrefill
   /// LagKV scores.
   case lagScores
+  /// Selection by scores.
   case select
+  /// Compaction of a cache.
   case compact
   /// Scores, selection and compaction of windows, as a cache is compressed.
   case lagCompression
+  /// Rotation of cached keys to other positions.
   case ropeShift
+  /// Rotary embedding.
   case rope
+  /// RMSNorm.
   case rmsNorm
+  /// LayerNorm.
   case layerNorm
+  /// Activation of a gate times its input.
   case gate(Activation)
+  /// Conversion of layout and type.
   case convert
+  /// Losses and entropies of logits.
   case logSoftmaxGather
+  /// Rows of an embedding table.
   case embedding
+  /// Decoding of weights.
   case dequantize(WeightType)
   /// Causal depthwise convolution with SiLU.
   case causalConv
+  /// RMSNorm with a SiLU gate.
   case gatedRMSNorm
   /// Time steps of state-space layers: bias and softplus.
   case dtSteps

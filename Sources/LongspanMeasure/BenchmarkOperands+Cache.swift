@@ -66,7 +66,7 @@ extension BenchmarkOperands {
     }
   }
 
-  /// What ``KVCache`` makes of the windows of a layer.
+  /// What ``/Longspan/KVCache`` makes of the windows of a layer.
   private static func compressWindows(
     _ s: Shape, _ layout: TensorLayout, _ context: KernelContext, _ out: inout MutableSpan<Float>,
     _ workspace: inout Workspace

@@ -2,18 +2,27 @@ import LongspanKernels
 
 /// What a case's calls took, beside what the machine allows.
 public struct BenchmarkRow: Sendable, Codable, Equatable {
+  /// The kernel's name.
   public let name: String
   /// The ISA variant.
   public let variant: String
+  /// The element type's name.
   public let dtype: String
+  /// The team size.
   public let threads: Int
+  /// By the dimensions' names, see ``BenchmarkKernel/dimensions``.
   public let shape: [String: Int]
+  /// Where the operands were.
   public let cache: CacheState
+  /// Nanoseconds of the fastest repetition.
   public let nsMin: Double
+  /// Nanoseconds of the middle repetition.
   public let nsMedian: Double
   /// See ``BenchmarkCost``.
   public let bytes: Int
+  /// See ``BenchmarkCost``.
   public let flops: Int
+  /// Elements of ``BenchmarkCost``, a second of the fastest repetition.
   public let elementsPerSecond: Double
   /// Scratch memory of a call.
   public let scratchBytes: Int

@@ -2,11 +2,14 @@ import LongspanKernels
 
 /// Times cases on a machine whose ceilings are known.
 public struct BenchmarkRunner: Sendable {
+  /// The machine's caches, which say how large cold operands are.
   public let topology: MachineTopology
+  /// What rates are put beside.
   public let ceilings: MachineCeilings
   /// Time for the calls of a case, warm-up not counted.
   public let seconds: Double
 
+  /// A runner for this machine.
   public init(topology: MachineTopology, ceilings: MachineCeilings, seconds: Double) {
     self.topology = topology
     self.ceilings = ceilings
@@ -33,7 +36,7 @@ public struct BenchmarkRunner: Sendable {
 
   /// Warms up and times calls until the time is spent, but at least three.
   ///
-  /// - Throws: ``LongspanError`` from the kernel, or if there is no memory for the operands.
+  /// - Throws: ``/LongspanKernels/LongspanError`` from the kernel, or if there is no memory for the operands.
   public func run(_ c: BenchmarkCase, on context: KernelContext) throws(LongspanError) -> BenchmarkRow {
     guard let team = ceilings[context.workerCount] else {
       throw LongspanError(.invalidArgument, "no ceilings were measured for \(context.workerCount) threads")

@@ -165,7 +165,7 @@ extension BenchmarkCase {
   ///   - shape: dimensions to replace; cases whose kernels do not have all of them are left out.
   ///   - elementType: to replace; kernels that do not take it are left out.
   ///   - cache: the cache state to keep.
-  /// - Throws: ``LongspanError`` naming what exists, if nothing is left.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming what exists, if nothing is left.
   public static func select(
     from table: [BenchmarkCase]? = nil, filter: String? = nil, shape: [String: Int] = [:],
     elementType: ElementType? = nil, cache: CacheState? = nil

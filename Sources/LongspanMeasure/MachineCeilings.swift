@@ -4,9 +4,12 @@ import LongspanKernels
 public struct MachineCeilings: Sendable, Codable, Equatable {
   /// A rate: per second, of the fastest repetition and of the middle one.
   public struct Rate: Sendable, Codable, Equatable {
+    /// Of the fastest repetition.
     public let best: Double
+    /// Of the middle repetition.
     public let median: Double
 
+    /// A rate of these two.
     public init(best: Double, median: Double) {
       self.best = best
       self.median = median
@@ -19,6 +22,7 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
 
   /// The ceilings of one thread count.
   public struct Team: Sendable, Codable, Equatable {
+    /// The team size.
     public let threads: Int
     /// Bytes read a second from memory.
     public let dram: Rate
@@ -33,6 +37,7 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
     /// Exponentials a second.
     public let exp: Rate
 
+    /// The ceilings of a team of this size.
     public init(threads: Int, dram: Rate, l3: Rate, l2: Rate, fmaF32: Rate, fmaBF16: Rate?, exp: Rate) {
       self.threads = threads
       self.dram = dram
@@ -73,11 +78,17 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
 
   /// What bounds a kernel. Raw values are those of the column `ceiling`.
   public enum Ceiling: String, Sendable, Codable, CaseIterable {
+    /// Reading from memory.
     case dram
+    /// Reading from the third-level cache.
     case l3
+    /// Reading from the second-level cache.
     case l2
+    /// Multiply-adds of f32.
     case fmaF32 = "fma_f32"
+    /// Multiply-adds of pairs of bf16.
     case fmaBF16 = "fma_bf16"
+    /// Exponentials.
     case exp
     /// Exponentials and multiply-adds one after the other, on the pipes that they share.
     case expFMA = "exp_fma"
@@ -96,6 +107,7 @@ public struct MachineCeilings: Sendable, Codable, Equatable {
   /// In the order of their thread counts.
   public let teams: [Team]
 
+  /// Ceilings that are known already.
   public init(variant: String, teams: [Team]) {
     self.variant = variant
     self.teams = teams

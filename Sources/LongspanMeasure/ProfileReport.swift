@@ -4,16 +4,23 @@ import LongspanKernels
 public struct ProfileReport: Sendable, Codable, Equatable {
   /// The calls of one kernel in one phase.
   public struct KernelRow: Sendable, Codable, Equatable {
-    /// As ``KernelRecording/Call/name``.
+    /// As ``/LongspanKernels/KernelRecording/Call/name``.
     public let name: String
+    /// Calls that began in the phase.
     public let calls: Int
+    /// The sum over the calls.
     public let seconds: Double
     /// Of the phase's time.
     public let share: Double
+    /// Bytes that had to move at least.
     public let bytes: Int
+    /// FLOPs of the mathematics.
     public let flops: Int
+    /// Exponentials, or functions made of one.
     public let exponentials: Int
+    /// ``bytes`` over ``seconds``.
     public let bytesPerSecond: Double
+    /// ``flops`` over ``seconds``.
     public let flopsPerSecond: Double
     /// What bounds the calls, weighted by their time: of each the ceiling of which it reaches the largest part.
     public let ceiling: MachineCeilings.Ceiling
@@ -25,24 +32,33 @@ public struct ProfileReport: Sendable, Codable, Equatable {
   public struct LayerRow: Sendable, Codable, Equatable {
     /// A number, "embedding" or "output".
     public let layer: String
+    /// Calls that began in the phase.
     public let calls: Int
+    /// The sum over the calls.
     public let seconds: Double
     /// Of the phase's time.
     public let share: Double
+    /// Bytes that had to move at least.
     public let bytes: Int
+    /// FLOPs of the mathematics.
     public let flops: Int
   }
 
   /// A phase of the run.
   public struct Phase: Sendable, Codable, Equatable {
+    /// What the recording called it.
     public let name: String
+    /// Tokens that were read in it.
     public let tokens: Int
+    /// From its start to its end.
     public let seconds: Double
+    /// ``tokens`` over ``seconds``.
     public let tokensPerSecond: Double
     /// The sum over the calls.
     public let kernelSeconds: Double
     /// What is left of the phase: everything outside kernel calls.
     public let hostSeconds: Double
+    /// ``hostSeconds`` over ``seconds``.
     public let hostShare: Double
     /// The longest first.
     public let kernels: [KernelRow]
@@ -50,6 +66,7 @@ public struct ProfileReport: Sendable, Codable, Equatable {
     public let layers: [LayerRow]
   }
 
+  /// In the order of the recording.
   public let phases: [Phase]
   /// Calls that were not kept, and are missing from every row.
   public let lostCalls: Int

@@ -8,7 +8,7 @@ struct Slots<Element: BitwiseCopyable>: ~Copyable {
   /// Elements from one copy to the next.
   private let stride: Int
 
-  /// - Throws: ``LongspanError`` with ``LongspanError/Code/insufficientMemory``.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with ``/LongspanKernels/LongspanError/Code/insufficientMemory``.
   init(copies: Int, count: Int) throws(LongspanError) {
     let line = 64 / MemoryLayout<Element>.stride
     let (padded, overflow) = count.addingReportingOverflow(line - 1)

@@ -4,6 +4,7 @@ public struct Timing: Sendable, Equatable {
   public let minimum: Double
   /// Nanoseconds of the middle one; the mean of the two middle ones where their count is even.
   public let median: Double
+  /// Repetitions that were timed.
   public let repetitions: Int
 
   /// The timing of samples in nanoseconds; `nil` if there are none.

@@ -4,6 +4,7 @@
 /* The merge kernel on given parts, against the reference on the same parts. */
 static void check_merge(int64_t parts, int64_t rows, int64_t head_dim, float spread, int in_place, int want_lse)
 {
+    if (!test_sampled()) return;
     test_case(
         "parts%lld rows%lld D%lld spread%g in_place%d lse%d", (long long)parts, (long long)rows, (long long)head_dim,
         (double)spread, in_place, want_lse);
@@ -71,6 +72,7 @@ static void test_merge_alone(void)
  * Only the last range is causal: all rows see every key before it as long as it holds all of their positions. */
 static void check_split(const attention_spec *spec, attention_kernel kernel)
 {
+    if (!test_sampled()) return;
     attention_case c = attention_make(spec);
     attention_refer(&c);
     int64_t parts = test_random_int(1, 5), cuts[6] = {0};

@@ -76,6 +76,7 @@ static lspan_status run_lag(const void *user, const lspan_context *context, cons
 
 static void check_lag(const attention_spec *spec, const lag_spec *lag, int every_team)
 {
+    if (!test_sampled()) return;
     attention_case c = attention_make(spec);
     lag_case l = make_lag(lag, spec, test_one_in(3) ? test_random_int(1, 3) : 0);
     lag_mask mask = {&l, spec->tokens[0], spec->keys[0]};

@@ -36,6 +36,7 @@ static int same_rows(const float *a, const float *b, int64_t rows, int64_t m)
 
 static void check_product(product_case p)
 {
+    if (!test_sampled()) return;
     test_case(
         "product %s mode%d M%lld K%lld gate%d activation%d accumulate%d wild%d", product_type_name(p.type), (int)p.mode,
         (long long)p.m, (long long)p.k, p.gated, (int)p.activation, p.accumulate, p.wild);
@@ -165,6 +166,7 @@ enum { outputs_most = 6 };
 /* Outputs of different types and sizes, some gated, some accumulating, in one call. */
 static void check_outputs(lspan_product_mode mode, int64_t rows, int64_t k, int output_count)
 {
+    if (!test_sampled()) return;
     test_case("%d outputs, mode%d R%lld K%lld", output_count, (int)mode, (long long)rows, (long long)k);
     size_t count;
     const test_context *contexts = test_contexts(&count);

@@ -60,6 +60,7 @@ static void check_same(const outcome *a, const outcome *b, const char *what)
 
 static void check_update(const ssd_spec *s)
 {
+    if (!test_sampled()) return;
     test_case("ssd_update B%lld H%lld P%lld N%lld x%d bc%d filter%d", (long long)s->sequences, (long long)s->heads,
         (long long)s->head_dim, (long long)s->state_size, (int)s->x, (int)s->bc, s->filtered);
     ssd_case c = ssd_make(s);

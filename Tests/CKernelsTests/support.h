@@ -118,6 +118,10 @@ typedef struct test_context {
     char name[48]; /* both, for messages */
 } test_context;
 
+/* Whether a long test runs its case at hand: always, or for one case of n that the environment's LONGSPAN_TEST_SAMPLE=n
+ * asks for, where kernels run in an emulator. */
+int test_sampled(void);
+
 /* Supported ISA variants, best first: all, or those that the environment's LONGSPAN_TEST_ISA lists ("avx2,scalar"). */
 const char *const *test_isas(size_t *count);
 

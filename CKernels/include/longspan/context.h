@@ -1,4 +1,5 @@
-/* context.h: what a kernel call runs with: an ISA variant, an executor and its team size.
+/** @file
+ * What a kernel call runs with: an ISA variant, an executor and its team size.
  *
  * What a context runs with is immutable after lspan_context_create, so any number of threads may call kernels with
  * one context at once if its executor allows it (the default one does: each call runs a team of its own). The one
@@ -17,73 +18,79 @@
 
 LSPAN_BEGIN_DECLS
 
+/** The version of these headers, MAJOR.MINOR.PATCH. */
 #define LSPAN_VERSION_MAJOR 0
+/** The minor version of these headers; LSPAN_SINCE names the one in which a declaration came. */
 #define LSPAN_VERSION_MINOR 1
+/** The patch version of these headers. */
 #define LSPAN_VERSION_PATCH 0
 
-/* The version of the library that runs, as "0.1.0". */
+/** The version of the library that runs, as "0.1.0". */
 LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_version(void);
 
-/* Number of the binary interface that these headers describe: sizes and fields of structs, signatures, numbers of enums.
+/** Number of the binary interface that these headers describe: sizes and fields of structs, signatures, numbers of enums.
  * It is also the number of the shared library's SONAME. */
 #define LSPAN_ABI 1
-/* The number of the library that runs. */
+/** The number of the library that runs: LSPAN_ABI of the headers that it was compiled with. */
 LSPAN_SINCE(0, 1)
 LSPAN_API int32_t lspan_abi(void);
 
 /* ---- ISA variants ---------------------------------------------------------------------------------- */
 
-/* Variants compiled into the library, best first; index 0 .. lspan_isa_count()-1. */
+/** Variants compiled into the library, best first; index 0 .. lspan_isa_count()-1. */
 LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_isa_count(void);
-/* On x86-64 "avx512bf16", "avx512vnni", "avx512", "avx2" or "scalar", on AArch64 "neonbf16", "neondot", "neon" or
+/** On x86-64 "avx512bf16", "avx512vnni", "avx512", "avx2" or "scalar", on AArch64 "neonbf16", "neondot", "neon" or
  * "scalar", elsewhere "scalar"; NULL for an index out of range. */
 LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_isa_name(size_t index);
-/* 1 if this CPU and operating system can run the variant, else 0. */
+/** 1 if this CPU and operating system can run the variant, else 0. */
 LSPAN_SINCE(0, 1)
 LSPAN_API int lspan_isa_is_supported(size_t index);
 
 /* ---- Executor -------------------------------------------------------------------------------------- */
 
-/* One task of a kernel: must be called exactly once for each task in 0 .. count-1, in any order, on any
+/** One task of a kernel: must be called exactly once for each task in 0 .. count-1, in any order, on any
  * thread. `worker` names the caller's scratch: two tasks that run at the same time must have different
  * workers, and each must be below the executor's worker_count. */
 LSPAN_SINCE(0, 1)
 typedef void (*lspan_task_function)(void *argument, size_t task, size_t worker);
 
-/* A thread pool. `run` calls `function(argument, i, w)` for each i in 0 .. task_count-1 and returns once all
+/** A thread pool. `run` calls `function(argument, i, w)` for each i in 0 .. task_count-1 and returns once all
  * have finished: 0 on success, anything else if it could not run them all. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_executor {
+    /** Runs the tasks of a call. A call of one task, and any call on a context of one worker, runs without it. */
     int (*run)(void *user, size_t task_count, lspan_task_function function, void *argument);
-    void *user;
-    size_t worker_count; /* at least 1 */
+    void *user;          /**< handed to `run`; must outlive the context */
+    size_t worker_count; /**< 1 .. 4096: `run` gives worker numbers below it */
 } lspan_executor;
 
 /* ---- Context --------------------------------------------------------------------------------------- */
 
+/** What a kernel call runs with. Opaque; lspan_context_create makes one. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_context lspan_context;
 
+/** What a context is made with. All zero means all defaults. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_context_options {
-    /* Team size of the default executor; 0 takes the physical cores that hwloc, or the system, finds in the process's
+    /** Team size of the default executor; 0 takes the physical cores that hwloc, or the system, finds in the process's
      * binding. Ignored with an executor of your own. At most 4096. */
     int32_t threads;
-    /* ISA variant by name; NULL takes the environment's LONGSPAN_ISA, and without one the best supported. */
+    /** ISA variant by name; NULL takes the environment's LONGSPAN_ISA, and without one the best supported. */
     const char *isa;
-    /* NULL takes the default executor: one OpenMP parallel region a call with an atomic task counter. Copied. */
+    /** NULL takes the default executor: one OpenMP parallel region a call with an atomic task counter. Copied. */
     const lspan_executor *executor;
-    /* 0: calls are cut into tasks for the context's workers, and sums that the cut divides may differ in their last bits
+    /** 0: calls are cut into tasks for the context's workers, and sums that the cut divides may differ in their last bits
      * between teams. n, 1 to 4096: they are cut as for n workers whatever the team, so that the same call on the same ISA
      * variant gives the same bits with any number of workers and any executor. lspan_linear_run alone is exempt: OpenBLAS
      * decides there. */
     int32_t fixed_split;
 } lspan_context_options;
 
-/* Makes a context for a caller that was compiled with headers of number `abi`; programs in C call
+/** Makes a context for a caller that was compiled with headers of number `abi`; programs in C call
  * lspan_context_create. `options` may be NULL for all defaults. On failure *context is left as it was.
  * Errors: abi_mismatch (looked at first), null_pointer, bad_value (threads, worker_count or fixed_split out of range,
  * executor without run), unknown_isa, out_of_memory. */
@@ -91,47 +98,48 @@ LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_context_create_abi(
     int32_t abi, const lspan_context_options *options, lspan_context **context);
 
-/* The same for these headers. */
+/** Makes a context for a caller that was compiled with these headers; see lspan_context_create_abi. */
 LSPAN_SINCE(0, 1)
 static inline lspan_status lspan_context_create(const lspan_context_options *options, lspan_context **context)
 {
     return lspan_context_create_abi(LSPAN_ABI, options, context);
 }
-/* Frees a context; NULL is allowed. No call that uses it may be running. */
+
+/** Frees a context; NULL is allowed. No call that uses it may be running. */
 LSPAN_SINCE(0, 1)
 LSPAN_API void lspan_context_destroy(lspan_context *context);
 
-/* The ISA variant in use, "scalar" for NULL. */
+/** The ISA variant in use, "scalar" for NULL. */
 LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_context_isa(const lspan_context *context);
-/* The number of workers (threads) in use, 0 for NULL. */
+/** The number of workers (threads) in use, 0 for NULL. */
 LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_context_workers(const lspan_context *context);
 
 /* ---- Topology -------------------------------------------------------------------------------------- */
 
-/* What hwloc reports, or the system in a library built without it; 0 where that is not known. */
+/** What hwloc reports, or the system in a library built without it; 0 where that is not known. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_topology {
-    int32_t packages;
-    int32_t numa_nodes;
-    int32_t cores;             /* physical cores this process may run on */
-    int32_t processing_units;  /* hardware threads this process may run on */
-    int64_t l1d_bytes;         /* of one cache */
-    int64_t l2_bytes;          /* of one cache */
-    int64_t l3_bytes;          /* of one cache */
-    int64_t memory_bytes;      /* of the machine */
+    int32_t packages;          /**< sockets */
+    int32_t numa_nodes;        /**< of the machine */
+    int32_t cores;             /**< physical cores this process may run on */
+    int32_t processing_units;  /**< hardware threads this process may run on */
+    int64_t l1d_bytes;         /**< of one cache */
+    int64_t l2_bytes;          /**< of one cache */
+    int64_t l3_bytes;          /**< of one cache */
+    int64_t memory_bytes;      /**< of the machine */
 } lspan_topology;
 
-/* Reads the machine's topology. It takes milliseconds and may allocate: not a kernel call.
+/** Reads the machine's topology. It takes milliseconds and may allocate: not a kernel call.
  * Errors: null_pointer, out_of_memory. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_topology_read(lspan_topology *topology);
 
-/* The OpenBLAS in use: its configuration string, and how it threads (0 serial, 1 pthreads, 2 OpenMP). In a library built
- * with Accelerate "Accelerate" and -1. */
+/** The configuration string of the OpenBLAS in use, or "Accelerate" in a library built with that. Static. */
 LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_openblas_config(void);
+/** How the OpenBLAS in use threads: 0 serial, 1 pthreads, 2 OpenMP; -1 with Accelerate. */
 LSPAN_SINCE(0, 1)
 LSPAN_API int lspan_openblas_parallel(void);
 

@@ -1,8 +1,9 @@
-/* longspan.h: the whole C interface of Longspan, long-context inference kernels for CPUs.
+/** @file
+ * The whole C interface of Longspan, long-context inference kernels for CPUs.
  *
- * Every function returns an lspan_status; nothing aborts, prints, allocates in a kernel call, or keeps a
- * pointer (but an executor's, and the events of a profile while it is on). Scratch memory comes from the caller, sized by a ..._workspace_size query. Each header is the
- * manual of its family. */
+ * Functions that can fail return an lspan_status; nothing aborts, prints, allocates in a kernel call, or keeps a pointer
+ * (but an executor's, and the events of a profile while it is on). Scratch memory comes from the caller, sized by a
+ * ..._workspace_size query. Each header is the manual of its family. */
 #ifndef LONGSPAN_H
 #define LONGSPAN_H
 

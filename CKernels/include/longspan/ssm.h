@@ -1,4 +1,5 @@
-/* ssm.h: state-space layers: the selective scan of Mamba, the SSD scan of Mamba-2, their one-token updates, the causal
+/** @file
+ * State-space layers: the selective scan of Mamba, the SSD scan of Mamba-2, their one-token updates, the causal
  * convolution before them and the gated norm after them.
  *
  * Mamba (Gu and Dao 2023, algorithm 2, with the simplified discretization of their code), channel e of E, state n of N,
@@ -42,33 +43,33 @@
 
 LSPAN_BEGIN_DECLS
 
-/* Largest state size N. */
+/** Largest state size N. */
 #define LSPAN_SSM_MAX_STATE 256
-/* Largest number of tokens that a sequence may have in an update call. */
+/** Largest number of tokens that a sequence may have in an update call. */
 #define LSPAN_SSM_MAX_UPDATE_TOKENS 8
 
 /* ---- The step ---------------------------------------------------------------------------------------- */
 
-/* A scale and a threshold for each channel (Mamba) or head (Mamba-2), of one sequence or of all. */
+/** A scale and a threshold for each channel (Mamba) or head (Mamba-2), of one sequence or of all. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_dt_filter {
-    const float *scales;     /* finite and at least 0; NULL for ones */
-    const float *thresholds; /* not NaN; NULL where every token is kept */
-    int64_t sequence_stride; /* elements from one sequence's values to the next one's in both; 0: all share them */
+    const float *scales;     /**< finite and at least 0; NULL for ones */
+    const float *thresholds; /**< not NaN; NULL where every token is kept */
+    int64_t sequence_stride; /**< elements from one sequence's values to the next one's in both; 0: all share them */
 } lspan_dt_filter;
 
-/* How dt is made of what is given: see the top of this file. {NULL, 0, 0, INFINITY, NULL} takes it as it is. */
+/** How dt is made of what is given: see the top of this file. {NULL, 0, 0, INFINITY, NULL} takes it as it is. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_dt_rule {
-    const float *bias;    /* [E] or [H] f32, or NULL */
-    int32_t softplus;     /* 0 or 1 */
-    float minimum;        /* 0 <= minimum <= maximum, minimum finite; a negative dt becomes the minimum */
-    float maximum;        /* may be infinity */
-    const lspan_dt_filter *filter; /* or NULL */
+    const float *bias;    /**< [E] or [H] f32, or NULL */
+    int32_t softplus;     /**< 0 or 1 */
+    float minimum;        /**< 0 <= minimum <= maximum, minimum finite; a negative dt becomes the minimum */
+    float maximum;        /**< may be infinity */
+    const lspan_dt_filter *filter; /**< NULL for none */
 } lspan_dt_rule;
 
-/* The steps that a scan would use, for calibration: steps [sum L, channels] f32 with row_stride, of dt
- * [sum L, channels]. The rule's values are per channel (or head). Errors: those above. */
+/** The steps that a scan would use, for calibration: steps [sum L, channels] f32 with row_stride, of dt
+ * [sum L, channels]. The rule's values are per channel (or head). Errors: those at the top of this file. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_dt_steps(
     const lspan_context *context, int64_t sequences, const int64_t *indptr, int64_t channels, lspan_matrix dt,
@@ -76,44 +77,46 @@ LSPAN_API lspan_status lspan_dt_steps(
 
 /* ---- Mamba: selective scan --------------------------------------------------------------------------- */
 
+/** One call of Mamba's scan over a ragged batch. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_selective_scan {
-    int64_t sequences;     /* B */
-    const int64_t *indptr; /* [B + 1] rows of each sequence */
-    int64_t channels;      /* E >= 1 */
-    int64_t state_size;    /* N, 1 .. 256 */
-    int64_t groups;        /* G of B and C, a divisor of E */
+    int64_t sequences;     /**< B */
+    const int64_t *indptr; /**< [B + 1] rows of each sequence */
+    int64_t channels;      /**< E >= 1 */
+    int64_t state_size;    /**< N, 1 .. 256 */
+    int64_t groups;        /**< G of B and C, a divisor of E */
 
-    lspan_matrix input; /* u [sum L, E] */
-    lspan_matrix dt;    /* [sum L, E] */
-    lspan_dt_rule rule;
-    const float *a;  /* A [E, N] f32, contiguous, finite, none above 0; -exp(A_log). Refused as bad_value by scans only */
-    lspan_heads b;   /* B [sum L, G, N] */
-    lspan_heads c;   /* C [sum L, G, N] */
-    const float *d;  /* D [E] f32, or NULL for none */
-    lspan_matrix gate; /* z [sum L, E]; data NULL for none */
+    lspan_matrix input; /**< u [sum L, E] */
+    lspan_matrix dt;    /**< [sum L, E] */
+    lspan_dt_rule rule; /**< how dt is made of it */
+    /** A [E, N] f32, contiguous, finite, none above 0; -exp(A_log). Refused as bad_value by scans only. */
+    const float *a;
+    lspan_heads b;   /**< B [sum L, G, N] */
+    lspan_heads c;   /**< C [sum L, G, N] */
+    const float *d;  /**< D [E] f32, or NULL for none */
+    lspan_matrix gate; /**< z [sum L, E]; data NULL for none */
 
-    /* States [B, E, N] f32, state_stride elements from one sequence to the next, at least E * N. Both may be the same
-     * memory, with no other overlap. */
-    const float *initial_state; /* NULL for zeros */
-    float *final_state;         /* NULL if not wanted; an update needs it */
-    int64_t state_stride;
+    const float *initial_state; /**< [B, E, N] f32; NULL for zeros */
+    /** [B, E, N] f32; NULL if not wanted; an update needs it. May be the initial state's memory, with no other overlap. */
+    float *final_state;
+    int64_t state_stride; /**< elements from one sequence's states to the next one's in both, at least E * N */
 
-    lspan_matrix_out output; /* y [sum L, E]; must not overlap an input, but may be the gate's memory, of its dtype and stride */
-    int64_t *kept;           /* [B, E] tokens of this call whose step was not 0, or NULL */
+    /** y [sum L, E]; must not overlap an input, but may be the gate's memory, of its dtype and stride. */
+    lspan_matrix_out output;
+    int64_t *kept; /**< [B, E] tokens of this call whose step was not 0, or NULL */
 } lspan_selective_scan;
 
-/* Bytes of workspace of a scan: grows with the workers, not with L. Errors: those of the call that concern shapes. */
+/** Bytes of workspace of a scan: grows with the workers, not with L. Errors: those of the call that concern shapes. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_selective_scan_workspace_size(
     const lspan_context *context, const lspan_selective_scan *scan, size_t *bytes);
 
-/* The scan, for any L. Tasks are (sequence, strip of channels). */
+/** The scan, for any L. Tasks are (sequence, strip of channels). Errors: those at the top of this file. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_selective_scan_run(
     const lspan_context *context, const lspan_selective_scan *scan, void *workspace, size_t workspace_bytes);
 
-/* The scan for 0 .. 8 tokens a sequence, as decoding needs it: states are read and written once, in place where both
+/** The scan for 0 .. 8 tokens a sequence, as decoding needs it: states are read and written once, in place where both
  * pointers are equal, and there is no workspace. Errors also: bad_shape for more tokens; null_pointer without final_state.
  * A is not looked at before it is used: a positive one grows the state. */
 LSPAN_SINCE(0, 1)
@@ -121,55 +124,56 @@ LSPAN_API lspan_status lspan_selective_update(const lspan_context *context, cons
 
 /* ---- Mamba-2: SSD scan ------------------------------------------------------------------------------- */
 
-/* How a scan of Mamba-2 is computed. */
+/** How a scan of Mamba-2 is computed. */
 LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_ssd_form {
-    lspan_ssd_form_automatic = 0, /* the faster by shape, see lspan_ssd_scan_form */
-    lspan_ssd_form_recurrent = 1, /* a token at a time: 5 * P * N flops a token and head */
-    lspan_ssd_form_chunked = 2    /* by products over chunks of tokens: Dao and Gu 2024, section 6 */
+    lspan_ssd_form_automatic = 0, /**< the faster by shape, see lspan_ssd_scan_form */
+    lspan_ssd_form_recurrent = 1, /**< a token at a time: 5 * P * N flops a token and head */
+    lspan_ssd_form_chunked = 2    /**< by products over chunks of tokens: Dao and Gu 2024, section 6 */
 } lspan_ssd_form;
 
+/** One call of Mamba-2's scan over a ragged batch. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_ssd_scan {
-    int64_t sequences;     /* B */
-    const int64_t *indptr; /* [B + 1] rows of each sequence */
-    int64_t heads;         /* H >= 1 */
-    int64_t head_dim;      /* P, 1 .. 256 */
-    int64_t state_size;    /* N, 1 .. 256 */
-    int64_t groups;        /* G of B and C, a divisor of H */
+    int64_t sequences;     /**< B */
+    const int64_t *indptr; /**< [B + 1] rows of each sequence */
+    int64_t heads;         /**< H >= 1 */
+    int64_t head_dim;      /**< P, 1 .. 256 */
+    int64_t state_size;    /**< N, 1 .. 256 */
+    int64_t groups;        /**< G of B and C, a divisor of H */
 
-    lspan_heads input; /* x [sum L, H, P] */
-    lspan_matrix dt;   /* [sum L, H] */
-    lspan_dt_rule rule;
-    const float *a;  /* A [H] f32, finite, none above 0: bad_value otherwise */
-    lspan_heads b;   /* B [sum L, G, N] */
-    lspan_heads c;   /* C [sum L, G, N] */
-    const float *d;  /* D [H] f32, or NULL for none */
-    lspan_heads gate; /* z [sum L, H, P]; data NULL for none */
+    lspan_heads input; /**< x [sum L, H, P] */
+    lspan_matrix dt;   /**< [sum L, H] */
+    lspan_dt_rule rule; /**< how dt is made of it */
+    const float *a;  /**< A [H] f32, finite, none above 0: bad_value otherwise */
+    lspan_heads b;   /**< B [sum L, G, N] */
+    lspan_heads c;   /**< C [sum L, G, N] */
+    const float *d;  /**< D [H] f32, or NULL for none */
+    lspan_heads gate; /**< z [sum L, H, P]; data NULL for none */
 
-    /* States [B, H, P, N] f32, state_stride elements from one sequence to the next, at least H * P * N. Both may be the
-     * same memory, with no other overlap. */
-    const float *initial_state; /* NULL for zeros */
-    float *final_state;         /* NULL if not wanted; an update needs it */
-    int64_t state_stride;
+    const float *initial_state; /**< [B, H, P, N] f32; NULL for zeros */
+    /** [B, H, P, N] f32; NULL if not wanted; an update needs it. May be the initial state's memory, with no other
+     * overlap. */
+    float *final_state;
+    int64_t state_stride; /**< elements from one sequence's states to the next one's in both, at least H * P * N */
 
-    lspan_heads_out output; /* y [sum L, H, P]; may be the gate's memory, of its dtype and strides, else no overlap */
-    int64_t *kept;          /* [B, H] tokens of this call whose step was not 0, or NULL */
-    lspan_ssd_form form;    /* of a scan; an update is recurrent */
+    lspan_heads_out output; /**< y [sum L, H, P]; may be the gate's memory, of its dtype and strides, else no overlap */
+    int64_t *kept;          /**< [B, H] tokens of this call whose step was not 0, or NULL */
+    lspan_ssd_form form;    /**< of a scan; an update is recurrent */
 } lspan_ssd_scan;
 
-/* The form that a scan of these shapes takes; the call's own where it names one. Automatic is chunked where the longest
+/** The form that a scan of these shapes takes; the call's own where it names one. Automatic is chunked where the longest
  * sequence has 8 tokens or more: fewer do not pay for turning the states around. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_scan_form(
     const lspan_context *context, const lspan_ssd_scan *scan, lspan_ssd_form *form);
 
-/* Bytes of workspace of a scan: grows with the workers, not with L. Errors: those of the call that concern shapes. */
+/** Bytes of workspace of a scan: grows with the workers, not with L. Errors: those of the call that concern shapes. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_scan_workspace_size(
     const lspan_context *context, const lspan_ssd_scan *scan, size_t *bytes);
 
-/* The scan, for any L. In chunks, the state that tokens of a chunk read is a product of C with the state before the chunk,
+/** The scan, for any L. In chunks, the state that tokens of a chunk read is a product of C with the state before the chunk,
  * and tokens that a head's filter dropped take no part in the other products. Where x, B and C are all bf16 and the CPU has
  * bf16 dot products, and N is even, the chunked form rounds to bf16 what it multiplies (the state as it is read, the
  * weighted C B^T, and dt x where the state takes it), with sums and the carried state in f32. */
@@ -177,14 +181,14 @@ LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_scan_run(
     const lspan_context *context, const lspan_ssd_scan *scan, void *workspace, size_t workspace_bytes);
 
-/* The scan for 0 .. 8 tokens a sequence, in place where both state pointers are equal, without workspace.
+/** The scan for 0 .. 8 tokens a sequence, in place where both state pointers are equal, without workspace.
  * Errors also: bad_shape for more tokens; null_pointer without final_state. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_update(const lspan_context *context, const lspan_ssd_scan *scan);
 
 /* ---- Causal convolution ------------------------------------------------------------------------------ */
 
-/* Depthwise causal convolution along the tokens of a sequence, with W taps, 2 to 4:
+/** Depthwise causal convolution along the tokens of a sequence, with W taps, 2 to 4:
  *
  *     y_t[e] = activation(bias[e] + sum_{k=0}^{W-1} weight[e,k] * x_{t-W+1+k}[e])
  *
@@ -193,46 +197,47 @@ LSPAN_API lspan_status lspan_ssd_update(const lspan_context *context, const lspa
  * update of decoding, and needs no function of its own. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_causal_conv {
-    int64_t sequences;     /* B */
-    const int64_t *indptr; /* [B + 1] rows of each sequence */
-    int64_t channels;      /* E >= 1 */
-    int64_t width;         /* W, 2 .. 4 */
-    lspan_matrix input;    /* x [sum L, E] */
-    const float *weight;   /* [E, W] f32, the last tap is the token's own */
-    const float *bias;     /* [E] f32, or NULL */
-    int32_t silu;          /* 1: activation is silu, 0: there is none */
-    /* States [B, W - 1, E] f32, contiguous but for state_stride elements from one sequence to the next, at least
-     * (W - 1) * E. Both may be the same memory. */
-    const float *initial_state; /* NULL for zeros */
-    float *final_state;         /* NULL if not wanted */
-    int64_t state_stride;
-    lspan_matrix_out output; /* y [sum L, E]; must not overlap an input */
+    int64_t sequences;     /**< B */
+    const int64_t *indptr; /**< [B + 1] rows of each sequence */
+    int64_t channels;      /**< E >= 1 */
+    int64_t width;         /**< W, 2 .. 4 */
+    lspan_matrix input;    /**< x [sum L, E] */
+    const float *weight;   /**< [E, W] f32, the last tap is the token's own */
+    const float *bias;     /**< [E] f32, or NULL */
+    int32_t silu;          /**< 1: activation is silu, 0: there is none */
+    const float *initial_state; /**< [B, W - 1, E] f32; NULL for zeros */
+    float *final_state;         /**< [B, W - 1, E] f32; NULL if not wanted. May be the initial state's memory */
+    int64_t state_stride; /**< elements from one sequence's states to the next one's in both, at least (W - 1) * E */
+    lspan_matrix_out output; /**< y [sum L, E]; must not overlap an input */
 } lspan_causal_conv;
 
+/** Runs the convolution, for any L. Errors: those at the top of this file. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_causal_conv_run(const lspan_context *context, const lspan_causal_conv *convolution);
 
 /* ---- Gated RMSNorm ----------------------------------------------------------------------------------- */
 
-/* RMSNorm over groups of channels with a SiLU gate, as Mamba-2 has it (Dao and Gu 2024, section 7.1):
+/** RMSNorm over groups of channels with a SiLU gate, as Mamba-2 has it (Dao and Gu 2024, section 7.1):
  *
  *     gate first (norm_first 0):   y = norm(x * silu(z)) * weight
  *     norm first (norm_first 1):   y = norm(x) * weight * silu(z)
  *
- * with norm(v) = v / sqrt(mean(v^2) + epsilon) over each of `groups` equal runs of the columns. In place on x or z allowed. */
+ * with norm(v) = v / sqrt(mean(v^2) + epsilon) over each of `groups` equal runs of the columns. In place on x or z is
+ * allowed. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_gated_rms_norm {
-    int64_t rows;
-    int64_t columns; /* at least 1 */
-    int64_t groups;  /* a divisor of columns */
-    int32_t norm_first;
-    lspan_matrix input;  /* x [rows, columns] */
-    lspan_matrix gate;   /* z [rows, columns] */
-    const float *weight; /* [columns] f32, or NULL for ones */
-    float epsilon;       /* finite, at least 0 */
-    lspan_matrix_out output; /* y [rows, columns] */
+    int64_t rows;    /**< >= 0 */
+    int64_t columns; /**< at least 1 */
+    int64_t groups;  /**< a divisor of columns */
+    int32_t norm_first; /**< 0 or 1 */
+    lspan_matrix input;  /**< x [rows, columns] */
+    lspan_matrix gate;   /**< z [rows, columns] */
+    const float *weight; /**< [columns] f32, or NULL for ones */
+    float epsilon;       /**< finite, at least 0 */
+    lspan_matrix_out output; /**< y [rows, columns] */
 } lspan_gated_rms_norm;
 
+/** Runs the norm. Errors: those at the top of this file. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_gated_rms_norm_run(const lspan_context *context, const lspan_gated_rms_norm *norm);
 

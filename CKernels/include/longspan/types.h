@@ -1,9 +1,12 @@
-/* types.h: element types and tensor views.
+/** @file
+ * Element types and tensor views.
  *
  * Dimension letters are the same in every header:
- *   B sequences in a batch      Hq, Hk query heads, key/value heads; G = Hq / Hk
- *   T query tokens of a call    D head dimension
- *   S cached tokens (keys)
+ *
+ *     B sequences in a batch      Hq, Hk query heads, key/value heads; G = Hq / Hk
+ *     T query tokens of a call    D head dimension
+ *     S cached tokens (keys)
+ *
  * Strides count elements, not bytes. The last dimension is always contiguous.
  */
 #ifndef LONGSPAN_TYPES_H
@@ -15,81 +18,81 @@
 
 LSPAN_BEGIN_DECLS
 
-/* Element type of an input or output. f16 and bf16 are carried as uint16_t bit patterns. */
+/** Element type of an input or output. f16 and bf16 are carried as uint16_t bit patterns. */
 LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_dtype {
-    lspan_dtype_f32 = 0, /* IEEE 754 binary32 */
-    lspan_dtype_f16 = 1, /* IEEE 754 binary16 */
-    lspan_dtype_bf16 = 2 /* the upper half of a binary32 */
+    lspan_dtype_f32 = 0, /**< IEEE 754 binary32 */
+    lspan_dtype_f16 = 1, /**< IEEE 754 binary16 */
+    lspan_dtype_bf16 = 2 /**< the upper half of a binary32 */
 } lspan_dtype;
 
-/* Bytes of one element, or 0 for an unknown dtype. */
+/** Bytes of one element, or 0 for an unknown dtype. */
 LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_dtype_size(lspan_dtype dtype);
 
-/* How a weight matrix or an embedding table is stored. Numbers are GGUF's tensor type ids. A row is a whole
+/** How a weight matrix or an embedding table is stored. Numbers are GGUF's tensor type ids. A row is a whole
  * number of blocks. */
 LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_block_type {
-    lspan_block_type_f32 = 0,
-    lspan_block_type_f16 = 1,
-    lspan_block_type_q4_0 = 2,
-    lspan_block_type_q4_1 = 3,
-    lspan_block_type_q5_0 = 6,
-    lspan_block_type_q5_1 = 7,
-    lspan_block_type_q8_0 = 8,
-    lspan_block_type_q4_k = 12,
-    lspan_block_type_q6_k = 14,
-    lspan_block_type_bf16 = 30
+    lspan_block_type_f32 = 0,   /**< IEEE 754 binary32 */
+    lspan_block_type_f16 = 1,   /**< IEEE 754 binary16 */
+    lspan_block_type_q4_0 = 2,  /**< 32 elements in 18 bytes: f16 scale d, 4-bit q: d (q - 8) */
+    lspan_block_type_q4_1 = 3,  /**< 32 in 20: f16 d and m, 4-bit q: d q + m */
+    lspan_block_type_q5_0 = 6,  /**< 32 in 22: f16 d, 5-bit q: d (q - 16) */
+    lspan_block_type_q5_1 = 7,  /**< 32 in 24: f16 d and m, 5-bit q: d q + m */
+    lspan_block_type_q8_0 = 8,  /**< 32 in 34: f16 d, 8-bit q: d q */
+    lspan_block_type_q4_k = 12, /**< 256 in 144: f16 d and e; 6-bit s and m for each 32; 4-bit q: d s q - e m */
+    lspan_block_type_q6_k = 14, /**< 256 in 210: f16 d; 8-bit s for each 16; 6-bit q: d s (q - 32) */
+    lspan_block_type_bf16 = 30  /**< the upper half of a binary32 */
 } lspan_block_type;
 
-/* Elements and bytes of one block; both 0 for an unknown type. Either pointer may be NULL. */
+/** Elements and bytes of one block; both 0 for an unknown type. Either pointer may be NULL. */
 LSPAN_SINCE(0, 1)
 LSPAN_API void lspan_block_type_layout(lspan_block_type type, int64_t *elements, int64_t *bytes);
 
-/* A read-only [tokens, heads, D] view: element (t, h, d) is at data + t*token_stride + h*head_stride + d.
+/** A read-only [tokens, heads, D] view: element (t, h, d) is at data + t*token_stride + h*head_stride + d.
  * data must be aligned to its element size and may be NULL where the view has no tokens. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_heads {
-    const void *data;
-    lspan_dtype dtype;
-    int64_t token_stride;
-    int64_t head_stride;
+    const void *data;     /**< element (0, 0, 0) */
+    lspan_dtype dtype;    /**< of every element */
+    int64_t token_stride; /**< elements from a token to the next */
+    int64_t head_stride;  /**< elements from a head to the next */
 } lspan_heads;
 
-/* A writable [tokens, heads, D] view. Its elements must not overlap one another. */
+/** A writable [tokens, heads, D] view. Its elements must not overlap one another. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_heads_out {
-    void *data;
-    lspan_dtype dtype;
-    int64_t token_stride;
-    int64_t head_stride;
+    void *data;           /**< element (0, 0, 0) */
+    lspan_dtype dtype;    /**< of every element */
+    int64_t token_stride; /**< elements from a token to the next */
+    int64_t head_stride;  /**< elements from a head to the next */
 } lspan_heads_out;
 
-/* Which channels of a head a rotary embedding turns together. */
+/** Which channels of a head a rotary embedding turns together. */
 LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_rope_layout {
-    lspan_rope_layout_halves = 0,     /* pair i is (x[i], x[i + pairs]): GPT-NeoX, Hugging Face */
-    lspan_rope_layout_interleaved = 1 /* pair i is (x[2i], x[2i+1]): Su et al. 2021, eq. 34; GGUF's llama */
+    lspan_rope_layout_halves = 0,     /**< pair i is (x[i], x[i + pairs]): GPT-NeoX, Hugging Face */
+    lspan_rope_layout_interleaved = 1 /**< pair i is (x[2i], x[2i+1]): Su et al. 2021, eq. 34; GGUF's llama */
 } lspan_rope_layout;
 
-/* A read-only [rows, columns] view with contiguous columns. */
+/** A read-only [rows, columns] view with contiguous columns. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_matrix {
-    const void *data;
-    lspan_dtype dtype;
-    int64_t row_stride;
+    const void *data;   /**< element (0, 0) */
+    lspan_dtype dtype;  /**< of every element */
+    int64_t row_stride; /**< elements from a row to the next */
 } lspan_matrix;
 
-/* A writable [rows, columns] view with contiguous columns and rows that do not overlap. */
+/** A writable [rows, columns] view with contiguous columns and rows that do not overlap. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_matrix_out {
-    void *data;
-    lspan_dtype dtype;
-    int64_t row_stride;
+    void *data;         /**< element (0, 0) */
+    lspan_dtype dtype;  /**< of every element */
+    int64_t row_stride; /**< elements from a row to the next */
 } lspan_matrix_out;
 
-/* Every workspace pointer must be aligned to this many bytes. */
+/** Every workspace pointer must be aligned to this many bytes. */
 #define LSPAN_WORKSPACE_ALIGNMENT 64
 
 LSPAN_END_DECLS

@@ -6,6 +6,7 @@ extension KVCache {
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// What its keys and values look like.
     public let shape: KVShape
     fileprivate let rotary: RotaryEmbedding?
     fileprivate let policy: any KVCachePolicy
@@ -17,7 +18,7 @@ extension KVCache {
   /// Keeps what the cache holds now, to ``restore(_:)`` it later.
   ///
   /// - Complexity: O(layers); the next step after it copies the layers that it writes to.
-  /// - Throws: ``LongspanError`` within a step.
+  /// - Throws: ``/LongspanKernels/LongspanError`` within a step.
   public func snapshot() throws(LongspanError) -> Snapshot {
     try checkUsable()
     guard step == 0 else { throw LongspanError(.invalidArgument, "a step of \(step) tokens is under way") }
@@ -30,8 +31,8 @@ extension KVCache {
   /// Brings the cache, and the state of its policy, back to a snapshot of it or of one that it was forked from. The snapshot
   /// can be used again.
   ///
-  /// - Throws: ``LongspanError`` if the snapshot is of a cache of another shape or policy: what a policy has kept holds for
-  ///   its own parameters only.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the snapshot is of a cache of another shape or policy: what a
+  ///   policy has kept holds for its own parameters only.
   public mutating func restore(_ snapshot: Snapshot) throws(LongspanError) {
     guard snapshot.shape == shape, snapshot.rotary == rotary,
       snapshot.policy.description == policy.description
@@ -69,8 +70,8 @@ extension KVCache {
 
   /// Forgets all but the first `tokens` tokens of the text.
   ///
-  /// - Throws: ``LongspanError`` if some of those were given up already, or slots were given up since: what was kept then
-  ///   depends on tokens that would be forgotten. A snapshot from before can be restored.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if some of those were given up already, or slots were given up since:
+  ///   what was kept then depends on tokens that would be forgotten. A snapshot from before can be restored.
   public mutating func truncate(to tokens: Int) throws(LongspanError) {
     try checkUsable()
     guard step == 0 else { throw LongspanError(.invalidArgument, "a step of \(step) tokens is under way") }

@@ -6,7 +6,8 @@ extension KVCache {
 
   /// Begins to read `count` tokens.
   ///
-  /// - Throws: ``LongspanError`` if they are more than ``stepLength(limit:)`` allows, or there is no memory for them.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if they are more than ``stepLength(limit:)`` allows, or there is no
+  ///   memory for them.
   public mutating func beginStep(_ count: Int) throws(LongspanError) {
     guard count > 0 else {
       throw LongspanError(.invalidArgument, "a step of \(count) tokens: at least 1 is needed")

@@ -20,11 +20,13 @@ import LongspanKernels
 ///
 /// A step that fails is taken back by ``abandonStep()``, so that the cache is as it was before.
 public struct KVCache: ~Copyable {
+  /// What its keys and values look like.
   public let shape: KVShape
   /// How the keys that are given to it were rotated; `nil` if they were not, or it does not matter.
   public let rotary: RotaryEmbedding?
   /// Tokens read, kept or not: the position in the text of the next one.
   public internal(set) var count = 0
+  /// Decides what is kept; changed by the steps that it has seen.
   public internal(set) var policy: any KVCachePolicy
   /// Whether a prompt is being read.
   public internal(set) var phase = KVPhase.decode
@@ -63,7 +65,7 @@ public struct KVCache: ~Copyable {
   ///   - policy: decides what is kept.
   ///   - rotary: how keys are rotated, which policies that renumber positions need.
   ///   - capacity: slots to reserve address space for; the cache grows beyond it when needed.
-  /// - Throws: ``LongspanError`` if the policy does not go with the shape, or there is no address space.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the policy does not go with the shape, or there is no address space.
   public init(
     _ shape: KVShape, policy: any KVCachePolicy = DensePolicy(), rotary: RotaryEmbedding? = nil,
     capacity: Int = 8192
@@ -127,7 +129,8 @@ public struct KVCache: ~Copyable {
 
   /// The position in the text of the token that a slot holds.
   ///
-  /// - Throws: ``LongspanError`` with ``LongspanError/Code/badIndex`` if there is no such slot.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with ``/LongspanKernels/LongspanError/Code/badIndex`` if there is no
+  ///   such slot.
   public func position(layer: Int, head: Int, slot: Int) throws(LongspanError) -> Int {
     try checkLayer(layer)
     guard head >= 0, head < shape.heads, slot >= 0, slot < layers[layer].lengths[head] else {
@@ -160,8 +163,8 @@ extension KVCache {
   /// Makes room for `additional` more tokens in every layer.
   ///
   /// - Complexity: O(heads) a layer that must grow.
-  /// - Throws: ``LongspanError`` with ``LongspanError/Code/insufficientMemory`` if the machine has not that much memory
-  ///   free; the tokens are unchanged then.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with ``/LongspanKernels/LongspanError/Code/insufficientMemory`` if
+  ///   the machine has not that much memory free; the tokens are unchanged then.
   public mutating func reserve(_ additional: Int) throws(LongspanError) {
     try checkUsable()
     let bytes = try bytes(additional) { _, slots in

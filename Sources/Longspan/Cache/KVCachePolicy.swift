@@ -31,6 +31,7 @@ public enum KVVisibility: Sendable, Equatable {
 /// the cache for scores (``KVCache/lagScores(layer:from:lag:windows:valueWeight:on:workspace:)``), turns them into lists of
 /// slots, and has the cache keep those (``KVCache/compact(layer:keeping:from:tail:on:)``). A policy never sees memory.
 public protocol KVCachePolicy: Sendable, CustomStringConvertible {
+  /// How kept keys are positioned.
   var positions: KVPositions { get }
 
   /// Throws unless it can run on caches of this shape.
@@ -76,9 +77,11 @@ extension KVCachePolicy {
 
 /// Keeps every token.
 public struct DensePolicy: KVCachePolicy {
+  /// The policy; it has no options.
   public init() {}
 
   public var description: String { "dense" }
+  /// Absolute: nothing moves.
   public var positions: KVPositions { .absolute }
   public func check(_ shape: KVShape) throws(LongspanError) {}
   public func stepLength(limit: Int, in cache: borrowing KVCache) -> Int { limit }

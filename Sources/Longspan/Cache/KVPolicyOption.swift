@@ -11,7 +11,7 @@ public enum KVPolicyOption {
     mode=useThenCompress|compressFirst, prefill=chunked|oneShot
     """
 
-  /// - Throws: ``LongspanError`` that names what is wrong and lists what exists.
+  /// - Throws: ``/LongspanKernels/LongspanError`` that names what is wrong and lists what exists.
   public static func policy(_ text: String) throws(LongspanError) -> any KVCachePolicy {
     let (name, rest) = OptionParameters.split(text, at: ":")
     switch name {

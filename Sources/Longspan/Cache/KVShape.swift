@@ -2,6 +2,7 @@ import LongspanKernels
 
 /// What the keys and values of a model look like.
 public struct KVShape: Sendable, Equatable {
+  /// Layers of the cache.
   public let layers: Int
   /// The model's number of the first of the layers: 0, but in a cache of some of a model's layers.
   public let firstLayer: Int
@@ -9,9 +10,11 @@ public struct KVShape: Sendable, Equatable {
   public let heads: Int
   /// Head dimension D, of keys and values.
   public let headDimension: Int
+  /// How keys and values are stored.
   public let elementType: ElementType
 
-  /// - Throws: ``LongspanError`` unless each size is positive and the head dimension a multiple of 8, as attention asks.
+  /// - Throws: ``/LongspanKernels/LongspanError`` unless each size is positive and the head dimension a multiple of 8,
+  ///   as attention asks.
   public init(
     layers: Int, firstLayer: Int = 0, heads: Int, headDimension: Int, elementType: ElementType = .f32
   ) throws(LongspanError) {
@@ -47,10 +50,12 @@ public struct KVShape: Sendable, Equatable {
 
 /// How a model turns keys by their positions, which a cache needs to know to move keys to other positions.
 public struct RotaryEmbedding: Sendable, Equatable {
+  /// Which channels of a head turn together.
   public let layout: RotaryLayout
   /// Radians a token of each pair of channels.
   public let inverseFrequencies: [Float]
 
+  /// An embedding that turns as many pairs of channels as there are frequencies.
   public init(layout: RotaryLayout, inverseFrequencies: [Float]) {
     self.layout = layout
     self.inverseFrequencies = inverseFrequencies

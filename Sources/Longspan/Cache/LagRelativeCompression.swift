@@ -23,7 +23,7 @@ public struct LagRelativeCompression: KVCachePolicy, Equatable {
   /// How prompts are read.
   public enum Prefill: String, Sendable, CaseIterable {
     /// Window by window, with each window compressed on the way: memory stays small, and attention is sparse. Steps over
-    /// several windows give the same result by a mask (``LagWindows``) where positions are absolute.
+    /// several windows give the same result by a mask (``/LongspanKernels/LagWindows``) where positions are absolute.
     case chunked
     /// With exact attention over all of it, and compressed at its end.
     case oneShot
@@ -39,8 +39,11 @@ public struct LagRelativeCompression: KVCachePolicy, Equatable {
   public let valueWeight: Float
   /// Layers that keep everything.
   public private(set) var skippedLayers: Set<Int>
+  /// Whether a window is compressed after its queries have seen it whole, or before.
   public let mode: Mode
+  /// How prompts are read.
   public let prefill: Prefill
+  /// How kept keys are positioned.
   public let positions: KVPositions
   /// Tokens kept of a window, K.
   public let keep: Int
@@ -49,9 +52,9 @@ public struct LagRelativeCompression: KVCachePolicy, Equatable {
   /// Of the step that is under way, by layer: what its whole windows but the last keep.
   private var chosen: [Int: SlotLists] = [:]
 
-  /// - Throws: ``LongspanError`` naming the parameter that is out of range: sink at least 0, lag at least 1, ratio above 0
-  ///   and at most 1 with ratio * lag at least 1, a finite value weight of at least 0; or one-shot prefill with
-  ///   `compressFirst`, in which a prompt's queries would lose the keys that they attend to.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the parameter that is out of range: sink at least 0, lag at
+  ///   least 1, ratio above 0 and at most 1 with ratio * lag at least 1, a finite value weight of at least 0; or
+  ///   one-shot prefill with `compressFirst`, in which a prompt's queries would lose the keys that they attend to.
   public init(
     sink: Int = 16, lag: Int = 1024, ratio: Double = 0.5, valueWeight: Float = 1,
     skippedLayers: Set<Int> = [],

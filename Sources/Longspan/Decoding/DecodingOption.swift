@@ -18,7 +18,7 @@ public enum DecodingOption {
     distribution and needs a model trained for it, with the same cycle, layers and phase)
     """
 
-  /// - Throws: ``LongspanError`` that names what is wrong and lists what exists.
+  /// - Throws: ``/LongspanKernels/LongspanError`` that names what is wrong and lists what exists.
   public static func method(_ text: String) throws(LongspanError) -> DecodingMethod {
     let (name, rest) = OptionParameters.split(text, at: ":")
     switch name {

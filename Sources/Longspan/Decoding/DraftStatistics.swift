@@ -11,6 +11,7 @@ public struct DraftStatistics: Sendable, Equatable {
   /// Those that the model drew as well and that became text, by place in their draft.
   public private(set) var acceptedByPosition: [Int] = []
 
+  /// Counts of nothing.
   public init() {}
 
   /// Tokens proposed.

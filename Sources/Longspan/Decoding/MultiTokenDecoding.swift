@@ -39,10 +39,11 @@ public struct MultiTokenDecoding: Sendable, Equatable, CustomStringConvertible {
   public let lateLayers: Int
   /// Layers of the early group, E.
   public let earlyLayers: Int
+  /// Which tokens of a cycle run every layer.
   public let phase: Phase
 
-  /// - Throws: ``LongspanError`` naming the parameter that is out of range: a cycle of at least 1 token, at least 1 late
-  ///   layer and no negative number of early layers.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the parameter that is out of range: a cycle of at least 1
+  ///   token, at least 1 late layer and no negative number of early layers.
   public init(
     cycle: Int, lateLayers: Int, earlyLayers: Int = 0, phase: Phase = .prompt
   ) throws(LongspanError) {
@@ -65,7 +66,7 @@ public struct MultiTokenDecoding: Sendable, Equatable, CustomStringConvertible {
 
   /// The groups of a model with `layers` layers.
   ///
-  /// - Throws: ``LongspanError`` if it has fewer than the late and early layers together.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if it has fewer than the late and early layers together.
   public func layerGroups(of layers: Int) throws(LongspanError) -> LayerGroups {
     guard lateLayers <= layers else {
       throw LongspanError(

@@ -10,6 +10,7 @@ public struct NGramIndex: Sendable {
     /// Place in the text of the token after its latest earlier occurrence.
     public let end: Int
 
+    /// A match of `length` tokens that ends before `end`.
     public init(length: Int, end: Int) {
       self.length = length
       self.end = end

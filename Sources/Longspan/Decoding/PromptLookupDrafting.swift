@@ -20,8 +20,8 @@ public struct PromptLookupDrafting: Sendable, Hashable, CustomStringConvertible 
   private static let longestNGram = 64
   private static let longestDraft = 256
 
-  /// - Throws: ``LongspanError`` naming the parameter that is out of range: n-grams of 1 to 64 tokens, the shortest not
-  ///   above the longest, and drafts of 1 to 256.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the parameter that is out of range: n-grams of 1 to 64 tokens,
+  ///   the shortest not above the longest, and drafts of 1 to 256.
   public init(ngram: Int = 3, least: Int = 2, draft: Int = 7) throws(LongspanError) {
     func refuse(_ what: String) -> LongspanError { LongspanError(.invalidArgument, "lookup: \(what)") }
     guard ngram >= 1, ngram <= Self.longestNGram else {

@@ -17,8 +17,8 @@ public struct SelfSpeculativeDrafting: Sendable, Hashable, CustomStringConvertib
 
   private static let longestDraft = 256
 
-  /// - Throws: ``LongspanError`` naming the parameter that is out of range: a cycle of 1 to 256 tokens, at least 1 late layer
-  ///   and no negative number of early layers.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the parameter that is out of range: a cycle of 1 to 256
+  ///   tokens, at least 1 late layer and no negative number of early layers.
   public init(cycle: Int = 4, lateLayers: Int = 8, earlyLayers: Int = 0) throws(LongspanError) {
     func refuse(_ what: String) -> LongspanError { LongspanError(.invalidArgument, "selfspec: \(what)") }
     guard cycle >= 1, cycle <= Self.longestDraft else {
@@ -36,8 +36,8 @@ public struct SelfSpeculativeDrafting: Sendable, Hashable, CustomStringConvertib
 
   /// The groups of a model with `layers` layers.
   ///
-  /// - Throws: ``LongspanError`` if no layer would be left for the thinking group, so that a draft would cost as much as what
-  ///   it drafts.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if no layer would be left for the thinking group, so that a draft
+  ///   would cost as much as what it drafts.
   public func layerGroups(of layers: Int) throws(LongspanError) -> LayerGroups {
     let (outer, overflow) = earlyLayers.addingReportingOverflow(lateLayers)
     guard !overflow, outer < layers else {

@@ -9,7 +9,7 @@ public struct Sampler: Sendable {
   public let options: SamplingOptions
   private var generator: Xoshiro256StarStar
 
-  /// - Throws: ``LongspanError`` with code `invalidArgument` that names the option that is out of range.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` that names the option that is out of range.
   public init(options: SamplingOptions, seed: UInt64) throws(LongspanError) {
     try options.validate()
     self.options = options
@@ -21,7 +21,7 @@ public struct Sampler: Sendable {
   /// - Parameter logits: One logit a token, shape (vocabulary). Minus infinity forbids a token.
   /// - Returns: The token's id, its index in `logits`. At temperature 0 the one of largest logit, the first of
   ///   equal ones.
-  /// - Throws: ``LongspanError`` with code `invalidArgument` if there are no logits, if one is NaN or plus
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` if there are no logits, if one is NaN or plus
   ///   infinity (the message names its token), or if all are minus infinity. The generator is then unchanged.
   public mutating func sample(_ logits: Span<Float>) throws(LongspanError) -> Int32 {
     let best = try Self.mostProbable(logits)

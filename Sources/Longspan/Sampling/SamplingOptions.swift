@@ -17,6 +17,7 @@ public struct SamplingOptions: Hashable, Sendable {
   /// (Nguyen et al. 2024, arXiv:2407.01082).
   public var minP: Float
 
+  /// Options; without arguments tokens are drawn as the model gives them.
   public init(temperature: Float = 1, topK: Int = 0, topP: Float = 1, minP: Float = 0) {
     self.temperature = temperature
     self.topK = topK
@@ -29,7 +30,7 @@ public struct SamplingOptions: Hashable, Sendable {
 
   /// Checks each option against its range.
   ///
-  /// - Throws: ``LongspanError`` with code `invalidArgument` that names the option and its value.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` that names the option and its value.
   public func validate() throws(LongspanError) {
     guard temperature >= 0, temperature.isFinite else {
       throw Self.invalid("temperature", "\(temperature)", "a finite number of at least 0")

@@ -6,6 +6,7 @@
 public struct Xoshiro256StarStar: RandomNumberGenerator, Sendable {
   private var state: (UInt64, UInt64, UInt64, UInt64)
 
+  /// A generator whose state SplitMix64 makes of `seed`.
   public init(seed: UInt64) {
     var mixer = SplitMix64(state: seed)
     self.state = (mixer.next(), mixer.next(), mixer.next(), mixer.next())
@@ -16,6 +17,7 @@ public struct Xoshiro256StarStar: RandomNumberGenerator, Sendable {
     self.state = state
   }
 
+  /// The next 64 bits.
   public mutating func next() -> UInt64 {
     let result = Self.rotate(state.1 &* 5, 7) &* 9
     let shifted = state.1 << 17

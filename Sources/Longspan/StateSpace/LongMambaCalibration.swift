@@ -3,7 +3,9 @@ import LongspanKernels
 
 /// How numbers of several calibration windows become one.
 public enum CalibrationAggregate: String, Sendable, CaseIterable {
+  /// Their mean.
   case average = "avg"
+  /// The largest.
   case maximum = "max"
 }
 
@@ -28,6 +30,7 @@ public struct LongMambaCalibration: Sendable, Equatable {
     /// where they were left out.
     public var profiles: [Float]
 
+    /// A layer's numbers; ``LongMambaCalibrator`` makes them of a model's steps.
     public init(decays: [Double], logProducts: [Double], thresholds: [[Float]], profiles: [Float]) {
       self.decays = decays
       self.logProducts = logProducts
@@ -38,21 +41,26 @@ public struct LongMambaCalibration: Sendable, Equatable {
 
   /// SHA-256 of the model's weights file, in hexadecimal digits.
   public var modelHash: String
+  /// The model's name.
   public var modelName: String
   /// Tokens the model was trained on at once.
   public var trainedLength: Int
   /// Tokens of a window.
   public var length: Int
+  /// Windows that were read.
   public var windows: Int
   /// The share C of a window's largest steps that is clamped.
   public var clamp: Double
+  /// How the windows' numbers became one.
   public var aggregate: CalibrationAggregate
   /// The receptive product above which a channel or head is global where a filter does not say otherwise.
   public var defaultTheta: Double
   /// Lengths of ``Layer/thresholds``, ascending.
   public var lengths: [Int]
+  /// Of every layer, from the first on.
   public var layers: [Layer]
 
+  /// A calibration of these parts.
   public init(
     modelHash: String, modelName: String, trainedLength: Int, length: Int, windows: Int, clamp: Double,
     aggregate: CalibrationAggregate, defaultTheta: Double, lengths: [Int], layers: [Layer]

@@ -43,7 +43,7 @@ public struct LongMambaCalibrator: Sendable {
   /// - Parameters:
   ///   - steps: `[length, channels]`, as the scan uses them.
   ///   - decays: A, `[channels, states]`, with one state a head for Mamba-2.
-  /// - Throws: ``LongspanError`` if a step is not a number, or a shape does not fit.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if a step is not a number, or a shape does not fit.
   public mutating func add(layer: Int, steps: Span<Float>, decays: [Float]) throws(LongspanError) {
     guard profiles.indices.contains(layer), steps.count == length * shape.channels,
       !decays.isEmpty, decays.count % shape.channels == 0

@@ -27,6 +27,7 @@ public struct LongMambaFilter: TimeStepPolicy {
     case grid
   }
 
+  /// What thresholds and global channels are taken from.
   public let calibration: LongMambaCalibration
   /// The receptive product above which a channel or head is global.
   public let theta: Double
@@ -34,7 +35,9 @@ public struct LongMambaFilter: TimeStepPolicy {
   public let multiplier: Float
   /// Texts shorter than this are not filtered.
   public let gate: Int
+  /// Whose thresholds a text gets.
   public let thresholds: Thresholds
+  /// Whether generated tokens are filtered as well as the prompt.
   public let filtersDecoding: Bool
   /// The filters of the length that was asked for last.
   private var known: (length: Int, filters: [TimeStepFilter?])?
@@ -42,8 +45,8 @@ public struct LongMambaFilter: TimeStepPolicy {
   /// - Parameters:
   ///   - theta: `nil` for the calibration's default.
   ///   - multiplier: finite and at least 0; 0 drops nothing.
-  /// - Throws: ``LongspanError`` naming a value out of range, or if exact thresholds are asked of a calibration without
-  ///   profiles.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming a value out of range, or if exact thresholds are asked of a
+  ///   calibration without profiles.
   public init(
     _ calibration: LongMambaCalibration, theta: Double? = nil, multiplier: Float = 1, gate: Int = 0,
     thresholds: Thresholds? = nil, filtersDecoding: Bool = false

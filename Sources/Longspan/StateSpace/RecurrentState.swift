@@ -2,6 +2,7 @@ import LongspanKernels
 
 /// What one sequence's states look like in each layer of a state-space model.
 public struct RecurrentShape: Sendable, Equatable {
+  /// Layers of the model.
   public let layers: Int
   /// Rows of a layer's convolution that the next token still sees: W - 1.
   public let convolutionRows: Int
@@ -12,7 +13,8 @@ public struct RecurrentShape: Sendable, Equatable {
   let convolutionCount: Int
   let stateCount: Int
 
-  /// - Throws: ``LongspanError`` unless each size is positive and what they make fits in memory's addresses.
+  /// - Throws: ``/LongspanKernels/LongspanError`` unless each size is positive and what they make fits in memory's
+  ///   addresses.
   public init(
     layers: Int, convolutionRows: Int, convolutionChannels: Int, stateDimensions: [Int]
   ) throws(LongspanError) {
@@ -65,6 +67,7 @@ public struct RecurrentShape: Sendable, Equatable {
 /// A step works on copies, made layer by layer, which become the state when it is committed: one that fails is taken back by
 /// ``abandonStep()``. So twice ``byteCount`` is held.
 public struct RecurrentState: ~Copyable {
+  /// What its states look like.
   public let shape: RecurrentShape
   /// Tokens read.
   public private(set) var count = 0
@@ -132,7 +135,7 @@ public struct RecurrentState: ~Copyable {
 
   /// Makes the state before any token: zeros.
   ///
-  /// - Throws: ``LongspanError`` if there is no memory for it.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if there is no memory for it.
   public init(_ shape: RecurrentShape) throws(LongspanError) {
     try SystemMemory.require(2 * shape.byteCount, for: "the states of \(shape.layers) layers")
     let convolution = try Pair(layers: shape.layers, layerCount: shape.convolutionCount)
@@ -198,6 +201,7 @@ extension RecurrentState {
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// What its states look like.
     public let shape: RecurrentShape
     fileprivate let convolution: [Float]
     fileprivate let states: [Float]
@@ -205,7 +209,7 @@ extension RecurrentState {
 
   /// Keeps the state, to ``restore(_:)`` it later.
   ///
-  /// - Throws: ``LongspanError`` within a step.
+  /// - Throws: ``/LongspanKernels/LongspanError`` within a step.
   public func snapshot() throws(LongspanError) -> Snapshot {
     guard !isStepping else { throw LongspanError(.invalidArgument, "a step is under way") }
     return Snapshot(
@@ -215,7 +219,7 @@ extension RecurrentState {
 
   /// Brings back the state of a snapshot, of this sequence or another one, which can be used again.
   ///
-  /// - Throws: ``LongspanError`` if the snapshot is of another shape.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the snapshot is of another shape.
   public mutating func restore(_ snapshot: Snapshot) throws(LongspanError) {
     guard snapshot.shape == shape else {
       throw LongspanError(

@@ -7,6 +7,7 @@ public struct StateSpaceShape: Sendable, Equatable {
   /// Time steps of a token in each: channels E of Mamba, heads H of Mamba-2.
   public var channels: Int
 
+  /// A shape of these numbers.
   public init(layers: Int, channels: Int) {
     self.layers = layers
     self.channels = channels
@@ -24,6 +25,7 @@ public struct ReadingStep: Sendable, Equatable {
   /// Whether the step is part of a prompt, rather than a generated token or a continuation that is scored.
   public var isPrompt: Bool
 
+  /// A step of `count` tokens from `position` on.
   public init(position: Int, count: Int, promptLength: Int? = nil, isPrompt: Bool = true) {
     self.position = position
     self.count = count
@@ -58,12 +60,15 @@ public protocol TimeStepPolicy: Sendable, CustomStringConvertible {
 }
 
 extension TimeStepPolicy {
+  /// `nil`: every token.
   public func rowsToKeep(layer: Int, steps: Span<Float>, rows: Int, step: ReadingStep) -> [Int]? { nil }
+  /// None.
   public var decimatedLayers: Set<Int> { [] }
 }
 
 /// Leaves every time step as the model makes it.
 public struct UnfilteredTimeSteps: TimeStepPolicy {
+  /// The policy; it has no options.
   public init() {}
 
   public var description: String { "none" }

@@ -13,10 +13,11 @@ public struct TimeStepScaling: TimeStepPolicy {
     case interpolated(trainedLength: Int, channels: [[Bool]])
   }
 
+  /// What time steps are multiplied by.
   public let factors: Factors
   public let description: String
 
-  /// - Throws: ``LongspanError`` if a factor is not a finite number from 0 on.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if a factor is not a finite number from 0 on.
   public init(_ factors: Factors, description: String) throws(LongspanError) {
     switch factors {
     case .fixed(let values):

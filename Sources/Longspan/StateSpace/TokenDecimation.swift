@@ -6,9 +6,13 @@ import LongspanKernels
 /// `max(min(S, base * beta^s), least)` of a prompt's S tokens. A prompt that is read in several steps keeps of each its share
 /// of that number, and always the last token, which the next one is predicted from. Generated tokens all stay.
 public struct TokenDecimation: TimeStepPolicy {
+  /// Layers behind which tokens are dropped, ascending.
   public let layers: [Int]
+  /// The most tokens behind the first of the layers.
   public let base: Int
+  /// Factor of that number from one of the layers to the next.
   public let beta: Double
+  /// Tokens that stay at least.
   public let least: Int
 
   /// - Parameters:

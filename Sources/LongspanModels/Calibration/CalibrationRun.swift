@@ -14,9 +14,11 @@ public struct CalibrationRun: Sendable {
 
   /// Tokens of a window: not above what the model was trained on.
   public var length: Int
+  /// Windows of the text to read.
   public var windows: Int
   /// The share C of a window's largest steps that is clamped.
   public var clamp: Double
+  /// How the windows' numbers become one.
   public var aggregate: CalibrationAggregate
   /// Text lengths to list thresholds for.
   public var lengths: [Int]
@@ -26,6 +28,7 @@ public struct CalibrationRun: Sendable {
   /// which the paper has for Mamba2-1.3B and Mamba-1.4B.
   public var theta: Double?
 
+  /// A run over windows of `length` tokens.
   public init(
     length: Int, windows: Int = 5, clamp: Double = 0.05, aggregate: CalibrationAggregate = .average,
     lengths: [Int] = LongMambaCalibration.paperLengths, keepsProfiles: Bool = true, theta: Double? = nil
@@ -45,7 +48,8 @@ public struct CalibrationRun: Sendable {
   ///   - tokens: the text, long enough for every window.
   ///   - modelHash: of the model's file, ``ModelFingerprint``.
   ///   - progress: called after each window, with tokens as units.
-  /// - Throws: ``LongspanError`` if the text is too short, a number is out of range, or a time step is not finite.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the text is too short, a number is out of range, or a time step is
+  ///   not finite.
   public func run(
     _ model: any StateSpaceModel, tokens: [Int32], modelHash: String, progress: ProgressHandler? = nil
   ) throws(LongspanError) -> LongMambaCalibration {

@@ -66,7 +66,7 @@ extension LongMambaCalibration {
 
   /// Reads a calibration file.
   ///
-  /// - Throws: ``LongspanError`` naming the file and what is wrong with it.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the file and what is wrong with it.
   public init(path: String) throws(LongspanError) {
     try self.init(json: Array(TextFile.read(path).utf8), name: path)
   }

@@ -16,7 +16,7 @@ public enum TimeStepPolicyOption {
   ///   - trainedLength: tokens the model was trained on at once.
   ///   - layers: the model's state-space layers.
   ///   - fingerprint: of the model's weights file, which calibrations must be of.
-  /// - Throws: ``LongspanError`` that names what is wrong and lists what exists.
+  /// - Throws: ``/LongspanKernels/LongspanError`` that names what is wrong and lists what exists.
   public static func policy(
     _ text: String, trainedLength: Int, layers: Int, fingerprint: () throws(LongspanError) -> String
   ) throws(LongspanError) -> any TimeStepPolicy {

@@ -37,8 +37,10 @@ public struct LengthEvaluation: Sendable {
   public var facts: Int
   /// Where the facts stand, 0 to 1.
   public var depths: [Double]
+  /// Of the recall prompts: the same seed makes the same ones.
   public var seed: UInt64
 
+  /// An evaluation at these lengths.
   public init(
     lengths: [Int], chunk: Int = 512, windows: Int = 8, scored: Int = 128, prompts: Int = 8, facts: Int = 8,
     depths: [Double] = [0], seed: UInt64 = 0
@@ -59,7 +61,8 @@ public struct LengthEvaluation: Sendable {
   ///   - tokens: the text.
   ///   - progress: called after each window and prompt, with tokens as units.
   /// - Returns: a measurement for each policy and length, policies first.
-  /// - Throws: ``LongspanError`` if a length does not leave room for what is scored, or the text is shorter.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if a length does not leave room for what is scored, or the text is
+  ///   shorter.
   public func run(
     _ model: any LanguageModel, tokens: [Int32], policies: [any TimeStepPolicy],
     progress: ProgressHandler? = nil

@@ -9,6 +9,7 @@ public struct PasskeyAnswer: Sendable, Equatable {
   /// Digits of the key.
   private let length: Int
 
+  /// Compares the first number of an answer with the key.
   public init(_ text: String, key: String) {
     let number = text.utf8.drop { !Self.isDigit($0) }.prefix { Self.isDigit($0) }
     self.text = text

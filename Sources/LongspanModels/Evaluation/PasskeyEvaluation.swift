@@ -23,6 +23,7 @@ public struct PasskeyEvaluation: Sendable {
   public var usesChat: Bool
   /// Tokens read at once.
   public var chunk: Int
+  /// How keys and values are stored.
   public var cacheType: ElementType
   /// The most tokens of an answer. One whose number is complete ends earlier.
   public var answerTokens: Int
@@ -32,6 +33,7 @@ public struct PasskeyEvaluation: Sendable {
   /// The most depths, and samples.
   static let most = 1000
 
+  /// An evaluation of prompts of these lengths, with the key at each depth.
   public init(
     lengths: [Int], depths: [Double] = PasskeyTask.depths(10), samples: Int = 1, seed: UInt64 = 0,
     usesChat: Bool = false, chunk: Int = 512, cacheType: ElementType = .f32, answerTokens: Int = 32
@@ -51,8 +53,9 @@ public struct PasskeyEvaluation: Sendable {
   /// - Parameters:
   ///   - policies: at least one, each a different one.
   ///   - progress: called after each chunk, with tokens as units.
-  /// - Throws: ``LongspanError`` naming the parameter that is out of range, before any prompt is read; if the longest prompt
-  ///   needs more memory than the machine has; if the model has no chat template that is asked for.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the parameter that is out of range, before any prompt is read;
+  ///   if the longest prompt needs more memory than the machine has; if the model has no chat template that is asked
+  ///   for.
   public func run(
     _ model: any LanguageModel, policies: [any KVCachePolicy] = [DensePolicy()],
     progress: ProgressHandler? = nil

@@ -10,7 +10,9 @@ public struct PasskeyTrial: Sendable, Equatable {
   public let sample: Int
   /// Where the needle stands, at the nearest end of a sentence, 0 to 1.
   public let needleDepth: Double
+  /// The key that the prompt hides.
   public let key: String
+  /// What the model answered.
   public let answer: PasskeyAnswer
   /// Bytes of keys, values and positions once the prompt was read.
   public let cacheBytes: Int
@@ -31,6 +33,7 @@ public struct PasskeyReport: Sendable, Equatable {
 
   /// Means over some trials.
   public struct Summary: Sendable, Equatable {
+    /// Trials that it is about.
     public let trials: Int
     /// Share of trials whose key was found.
     public let exact: Double
@@ -38,8 +41,11 @@ public struct PasskeyReport: Sendable, Equatable {
     public let partial: Double
     /// The most bytes and slots of a cache.
     public let cacheBytes: Int
+    /// The most slots of a cache.
     public let cacheSlots: Int
+    /// Tokens of prompts over the time of reading them.
     public let readTokensPerSecond: Double
+    /// Tokens of answers over the time of generating them.
     public let answerTokensPerSecond: Double
     /// Of all trials together, reading and answering.
     public let seconds: Double

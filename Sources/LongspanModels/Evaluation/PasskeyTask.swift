@@ -104,8 +104,8 @@ public struct PasskeyTask: Sendable {
   ///   - depth: where the needle stands in the filler, 0 (before it) to 1 (after it); it is put at the nearest end of a
   ///     sentence.
   ///   - key: five digits.
-  /// - Throws: ``LongspanError`` if the length is below ``shortestLength(key:)``, the depth is outside 0 to 1, or the key is
-  ///   not five digits.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the length is below ``shortestLength(key:)``, the depth is outside
+  ///   0 to 1, or the key is not five digits.
   public func prompt(length: Int, depth: Double, key: String) throws(LongspanError) -> PasskeyPrompt {
     guard key.utf8.count == Self.digits, key.utf8.allSatisfy({ PasskeyAnswer.isDigit($0) }) else {
       throw LongspanError(.invalidArgument, "passkey: '\(key)' is not a key of \(Self.digits) digits")

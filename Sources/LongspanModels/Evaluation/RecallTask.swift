@@ -9,6 +9,7 @@ public struct RecallPrompt: Sendable, Equatable {
   public let questions: [Int32]
   /// Where the answers' logits are: numbers of question tokens that an answer follows.
   public let places: [Int]
+  /// The answer at each of ``places``.
   public let answers: [Int32]
 }
 
@@ -29,7 +30,7 @@ public struct RecallTask: Sendable {
   private let query: Int32
   private let equals: Int32
 
-  /// - Throws: ``LongspanError`` if the tokenizer does not have the task's tokens.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the tokenizer does not have the task's tokens.
   public init(_ tokenizer: BPETokenizer) throws(LongspanError) {
     func token(_ text: String) throws(LongspanError) -> Int32 {
       let tokens = tokenizer.encode(text, parsingSpecialTokens: true)
@@ -59,7 +60,7 @@ public struct RecallTask: Sendable {
   /// - Parameters:
   ///   - facts: 1 to 26.
   ///   - depth: where the facts stand in the filler, from 0, before it, to 1, after it.
-  /// - Throws: ``LongspanError`` if the length leaves no room for the facts, or the text is too short.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the length leaves no room for the facts, or the text is too short.
   public func prompt(
     length: Int, facts: Int, depth: Double, text: [Int32], using generator: inout Xoshiro256StarStar
   ) throws(LongspanError) -> RecallPrompt {

@@ -2,7 +2,7 @@ import LongspanKernels
 
 /// Typed access to metadata.
 ///
-/// Each accessor throws ``LongspanError`` with code `invalidFile` if the key is absent or holds a value of
+/// Each accessor throws ``/LongspanKernels/LongspanError`` with code `invalidFile` if the key is absent or holds a value of
 /// another type; the message names the file, the key and the expected type. The variants with a default
 /// return it if the key is absent and still throw if the value is of another type.
 extension GGUFFile {

@@ -31,9 +31,9 @@ public struct GGUFFile: ~Copyable, Sendable {
 
   /// Opens the file at `path` and checks its header.
   ///
-  /// - Throws: ``LongspanError`` with code `unreadableFile` if it cannot be opened or mapped, `unsupported` for
-  ///   version 1, a big-endian file, an unknown tensor type or an array of arrays, and `invalidFile` for
-  ///   everything that breaks the format. The message names the file and the key or tensor.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `unreadableFile` if it cannot be opened or mapped,
+  ///   `unsupported` for version 1, a big-endian file, an unknown tensor type or an array of arrays, and `invalidFile`
+  ///   for everything that breaks the format. The message names the file and the key or tensor.
   public init(path: String) throws(LongspanError) {
     let mapping = try MappedFile(path: path)
     let name = path.split(separator: "/").last.map(String.init) ?? path
@@ -65,7 +65,7 @@ public struct GGUFFile: ~Copyable, Sendable {
 
   /// The tensor of this name.
   ///
-  /// - Throws: ``LongspanError`` with code `invalidFile` if there is none.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidFile` if there is none.
   public func tensor(named name: String) throws(LongspanError) -> GGUFTensor {
     guard let index = tensorIndices[name] else {
       throw LongspanError(.invalidFile, "\(self.name): has no tensor '\(name)'")
@@ -75,7 +75,7 @@ public struct GGUFFile: ~Copyable, Sendable {
 
   /// The stored bytes of a tensor, borrowed from the mapping.
   ///
-  /// - Throws: ``LongspanError`` with code `invalidArgument` if the tensor is not one of this file's.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` if the tensor is not one of this file's.
   @_lifetime(borrow self)
   public func bytes(of tensor: GGUFTensor) throws(LongspanError) -> RawSpan {
     guard let index = tensorIndices[tensor.name], tensors[index] == tensor else {
@@ -89,7 +89,7 @@ public struct GGUFFile: ~Copyable, Sendable {
   /// The buffer is valid as long as the file. Its address has the file's alignment, `general.alignment`
   /// (32 unless the file says otherwise).
   ///
-  /// - Throws: ``LongspanError`` with code `invalidArgument` if the tensor is not one of this file's, and
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` if the tensor is not one of this file's, and
   ///   whatever `body` throws.
   public func withUnsafeBytes<Result: ~Copyable>(
     of tensor: GGUFTensor, _ body: (UnsafeRawBufferPointer) throws(LongspanError) -> Result

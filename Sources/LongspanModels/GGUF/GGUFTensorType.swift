@@ -12,16 +12,27 @@ public struct GGUFTensorType: RawRepresentable, Hashable, Sendable, CustomString
     self.rawValue = rawValue
   }
 
+  /// IEEE 754 binary32.
   public static let f32 = GGUFTensorType(rawValue: 0)
+  /// IEEE 754 binary16.
   public static let f16 = GGUFTensorType(rawValue: 1)
+  /// ggml's Q4_0, see ``/LongspanKernels/WeightType``.
   public static let q4_0 = GGUFTensorType(rawValue: 2)
+  /// ggml's Q4_1, see ``/LongspanKernels/WeightType``.
   public static let q4_1 = GGUFTensorType(rawValue: 3)
+  /// ggml's Q5_0, see ``/LongspanKernels/WeightType``.
   public static let q5_0 = GGUFTensorType(rawValue: 6)
+  /// ggml's Q5_1, see ``/LongspanKernels/WeightType``.
   public static let q5_1 = GGUFTensorType(rawValue: 7)
+  /// ggml's Q8_0, see ``/LongspanKernels/WeightType``.
   public static let q8_0 = GGUFTensorType(rawValue: 8)
+  /// ggml's Q4_K, see ``/LongspanKernels/WeightType``.
   public static let q4_K = GGUFTensorType(rawValue: 12)
+  /// ggml's Q5_K.
   public static let q5_K = GGUFTensorType(rawValue: 13)
+  /// ggml's Q6_K, see ``/LongspanKernels/WeightType``.
   public static let q6_K = GGUFTensorType(rawValue: 14)
+  /// The upper half of a binary32.
   public static let bf16 = GGUFTensorType(rawValue: 30)
 
   /// How a row of elements is stored: in blocks of `blockSize` elements, `bytesPerBlock` bytes each.

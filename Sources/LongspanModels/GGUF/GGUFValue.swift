@@ -1,17 +1,30 @@
 /// A metadata value of a GGUF file.
 public enum GGUFValue: Hashable, Sendable {
+  /// An unsigned 8-bit integer.
   case uint8(UInt8)
+  /// A signed 8-bit integer.
   case int8(Int8)
+  /// An unsigned 16-bit integer.
   case uint16(UInt16)
+  /// A signed 16-bit integer.
   case int16(Int16)
+  /// An unsigned 32-bit integer.
   case uint32(UInt32)
+  /// A signed 32-bit integer.
   case int32(Int32)
+  /// An unsigned 64-bit integer.
   case uint64(UInt64)
+  /// A signed 64-bit integer.
   case int64(Int64)
+  /// An IEEE 754 binary32.
   case float32(Float)
+  /// An IEEE 754 binary64.
   case float64(Double)
+  /// A truth value.
   case bool(Bool)
+  /// UTF-8 text.
   case string(String)
+  /// Values of one type.
   case array(GGUFArray)
 }
 
@@ -19,17 +32,29 @@ public enum GGUFValue: Hashable, Sendable {
 ///
 /// GGUF also knows arrays of arrays. No known metadata key uses them, and Longspan refuses them.
 public enum GGUFArray: Hashable, Sendable {
+  /// Unsigned 8-bit integers.
   case uint8([UInt8])
+  /// Signed 8-bit integers.
   case int8([Int8])
+  /// Unsigned 16-bit integers.
   case uint16([UInt16])
+  /// Signed 16-bit integers.
   case int16([Int16])
+  /// Unsigned 32-bit integers.
   case uint32([UInt32])
+  /// Signed 32-bit integers.
   case int32([Int32])
+  /// Unsigned 64-bit integers.
   case uint64([UInt64])
+  /// Signed 64-bit integers.
   case int64([Int64])
+  /// IEEE 754 binary32 numbers.
   case float32([Float])
+  /// IEEE 754 binary64 numbers.
   case float64([Double])
+  /// Truth values.
   case bool([Bool])
+  /// UTF-8 texts.
   case string([String])
 }
 

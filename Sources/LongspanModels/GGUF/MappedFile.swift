@@ -13,7 +13,7 @@ struct MappedFile: ~Copyable, @unchecked Sendable {
 
   /// Maps the regular file at `path`.
   ///
-  /// - Throws: ``LongspanError`` with code `unreadableFile` if there is no such file, if it is no regular
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `unreadableFile` if there is no such file, if it is no regular
   ///   file, or if it cannot be opened or mapped; with code `invalidFile` if it is empty.
   init(path: String) throws(LongspanError) {
     // a named pipe must be refused below, not waited for

@@ -74,7 +74,8 @@ struct HuggingFaceTokenizer: Decodable {
 
   /// Reads a file.
   ///
-  /// - Throws: ``LongspanError`` with code `unsupported` if it is no byte-level BPE tokenizer with a known way to split text.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `unsupported` if it is no byte-level BPE tokenizer with a
+  ///   known way to split text.
   static func read(_ path: String) throws(LongspanError) -> HuggingFaceTokenizer {
     // other models have other parts
     let type = try JSONFile.decode(ModelType.self, path: path).model.type ?? "BPE"

@@ -25,8 +25,9 @@ struct SafetensorsFile: ~Copyable, Sendable {
 
   /// Opens a file and checks its header.
   ///
-  /// - Throws: ``LongspanError`` with ``LongspanError/Code/unreadableFile`` if it cannot be opened or mapped, and
-  ///   ``LongspanError/Code/invalidFile`` for everything that breaks the format, naming the tensor.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with ``/LongspanKernels/LongspanError/Code/unreadableFile`` if it
+  ///   cannot be opened or mapped, and ``/LongspanKernels/LongspanError/Code/invalidFile`` for everything that breaks
+  ///   the format, naming the tensor.
   init(path: String) throws(LongspanError) {
     let name = path.split(separator: "/").last.map(String.init) ?? path
     let mapping = try MappedFile(path: path)

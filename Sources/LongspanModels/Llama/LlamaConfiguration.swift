@@ -2,6 +2,7 @@ import LongspanKernels
 
 /// The shape of a Llama-type transformer (Touvron et al. 2023), read from a GGUF file's metadata.
 public struct LlamaConfiguration: Sendable, Equatable {
+  /// Transformer blocks.
   public let layers: Int
   /// Width of the residual stream.
   public let hidden: Int
@@ -19,15 +20,16 @@ public struct LlamaConfiguration: Sendable, Equatable {
   public let ropeBase: Float
   /// Factor by which positions are divided (linear scaling), 1 for none.
   public let ropeScale: Float
+  /// Added to the mean square in every RMSNorm.
   public let normEpsilon: Float
   /// Tokens the model was trained on at once.
   public let trainedContext: Int
 
   /// Reads the keys `llama.*`.
   ///
-  /// - Throws: ``LongspanError`` naming a missing key, a value out of range, or what is not supported: another
-  ///   architecture, experts, a rope scaling other than linear, head dimensions that differ or that the attention
-  ///   kernels do not take.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming a missing key, a value out of range, or what is not supported:
+  ///   another architecture, experts, a rope scaling other than linear, head dimensions that differ or that the
+  ///   attention kernels do not take.
   public init(_ file: borrowing GGUFFile) throws(LongspanError) {
     let architecture = try file.string("general.architecture")
     guard architecture == "llama" else {

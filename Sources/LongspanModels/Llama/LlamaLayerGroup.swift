@@ -36,7 +36,7 @@ final class LlamaLayerGroup {
 
   /// Takes back a step, committed or not, after which the group has read `count` tokens again.
   ///
-  /// - Throws: ``LongspanError`` if slots were given up since, so that this cannot be done.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if slots were given up since, so that this cannot be done.
   func takeBack(to count: Int) throws(LongspanError) {
     cache.abandonStep()
     try cache.truncate(to: count)

@@ -7,8 +7,8 @@ extension LlamaModel {
   /// The tokens' positions follow those of the cache, which is unchanged if this throws, unless its policy had begun to
   /// give up slots; it says so then.
   ///
-  /// In a ``KernelProfile``, calls have the tag of their layer: -1 for the embedding, ``LlamaConfiguration/layers`` for
-  /// the final norm and the logits.
+  /// In a ``/LongspanKernels/KernelProfile``, calls have the tag of their layer: -1 for the embedding,
+  /// ``LlamaConfiguration/layers`` for the final norm and the logits.
   ///
   /// - Parameters:
   ///   - tokens: ids below ``vocabularySize``, at least one.
@@ -211,7 +211,8 @@ extension LlamaModel {
   ///   - tokens: at least one.
   ///   - chunk: tokens read at once: memory for activations grows with it.
   ///   - progress: called after each chunk.
-  /// - Throws: ``LongspanError``; the cache keeps the chunks that were read, and is still reading its prompt.
+  /// - Throws: ``/LongspanKernels/LongspanError``; the cache keeps the chunks that were read, and is still reading its
+  ///   prompt.
   public func prefill(
     _ tokens: [Int32], into cache: inout KVCache, chunk: Int = 512, workspace: inout Workspace,
     progress: ProgressHandler? = nil

@@ -8,7 +8,7 @@ extension LlamaModel {
   /// - Parameters:
   ///   - policy: decides what is kept; layers that it names are the model's.
   ///   - capacity: tokens to reserve address space for.
-  /// - Throws: ``LongspanError`` if the policy does not go with the model, or there is no address space.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the policy does not go with the model, or there is no address space.
   func makeCache(
     of layers: Range<Int>, policy: any KVCachePolicy, elementType: ElementType, capacity: Int
   ) throws(LongspanError) -> KVCache {

@@ -13,7 +13,9 @@ import LongspanKernels
 /// let logits = try model.prefill([1, 2, 3], into: &cache, workspace: &workspace)
 /// ```
 public final class LlamaModel: Sendable {
+  /// The shape of the model.
   public let configuration: LlamaConfiguration
+  /// What turns text into tokens and back.
   public let tokenizer: BPETokenizer
   /// The chat template, or the error that says why there is none.
   public let chatTemplate: Result<ChatTemplate, LongspanError>
@@ -31,7 +33,7 @@ public final class LlamaModel: Sendable {
   ///   - storage: how the weights of matrix products are held.
   ///   - context: what kernels run with; `nil` makes one with all cores.
   ///   - progress: sees the loading, which takes a second or more for large models.
-  /// - Throws: ``LongspanError`` naming the file and what is wrong with it.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the file and what is wrong with it.
   public convenience init(
     path: String, storage: WeightStorage = .native, context: KernelContext? = nil,
     progress: ProgressHandler? = nil

@@ -3,10 +3,11 @@ import LongspanKernels
 
 extension LlamaMultiTokenSequence {
   /// A sequence as it was at some time, within a cycle or not. It holds on to the memory of that time, as
-  /// ``KVCache/Snapshot`` does.
+  /// ``/Longspan/KVCache/Snapshot`` does.
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// How tokens are decoded.
     public let decoding: MultiTokenDecoding
     /// The cache policy, as `--kv` takes it.
     public let policyName: String
@@ -17,7 +18,7 @@ extension LlamaMultiTokenSequence {
 
   /// Keeps what was read, to ``restore(_:)`` it later: a prefix that several texts share is read once.
   ///
-  /// - Throws: ``LongspanError`` if the sequence lost tokens in a step that failed.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the sequence lost tokens in a step that failed.
   public func snapshot() throws(LongspanError) -> Snapshot {
     try checkUsable()
     var caches: [KVCache.Snapshot] = []
@@ -29,8 +30,8 @@ extension LlamaMultiTokenSequence {
 
   /// Brings back a snapshot of this sequence or another of the model, which can be used again.
   ///
-  /// - Throws: ``LongspanError`` if the snapshot is of another decoding, cache policy or cache type; the sequence is as it was
-  ///   then.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the snapshot is of another decoding, cache policy or cache type;
+  ///   the sequence is as it was then.
   public func restore(_ snapshot: Snapshot) throws(LongspanError) {
     guard snapshot.decoding == decoding else {
       throw LongspanError(

@@ -21,8 +21,9 @@ extension LlamaMultiTokenSequence {
   ///
   /// - Parameter isOrdinary: gives the late layers the thinking layers' output at every position, as a model without the
   ///   schedule does, and makes the position after the step a head.
-  /// - Throws: ``LongspanError``; every group is as it was then, but for skipped tokens that the thinking layers may have read
-  ///   in steps of their own, and unless a cache policy had begun to give up slots, which later calls say.
+  /// - Throws: ``/LongspanKernels/LongspanError``; every group is as it was then, but for skipped tokens that the
+  ///   thinking layers may have read in steps of their own, and unless a cache policy had begun to give up slots, which
+  ///   later calls say.
   func step(
     _ tokens: [Int32], isOrdinary: Bool, _ workspace: inout Workspace
   ) throws(LongspanError) -> AlignedBuffer<Float> {

@@ -1,7 +1,7 @@
 import Longspan
 import LongspanKernels
 
-/// A text that a Llama-type model reads and generates by direct multi-token decoding (``MultiTokenDecoding``).
+/// A text that a Llama-type model reads and generates by direct multi-token decoding (``/Longspan/MultiTokenDecoding``).
 ///
 /// Each of the three groups of layers has a cache of its own: those of the early and late layers hold every token read, that
 /// of the thinking layers lags behind by the tokens of an unfinished cycle, at most cycle - 1. What the early layers gave for
@@ -9,8 +9,8 @@ import LongspanKernels
 /// a cycle and go on later.
 ///
 /// - ``readPrompt(_:chunk:workspace:progress:)`` begins with the tokens that were skipped. With
-///   ``MultiTokenDecoding/Phase/prompt`` it is an ordinary pass, and the next token read is a head; with
-///   ``MultiTokenDecoding/Phase/absolute`` the prompt is read as ``read(_:workspace:)`` does.
+///   ``/Longspan/MultiTokenDecoding/Phase/prompt`` it is an ordinary pass, and the next token read is a head; with
+///   ``/Longspan/MultiTokenDecoding/Phase/absolute`` the prompt is read as ``read(_:workspace:)`` does.
 /// - ``read(_:workspace:)`` goes on with the schedule: given one token, it runs the thinking layers only if that is a head;
 ///   given several, it reads them as if each had been generated (teacher forcing), the thinking layers once, up to the last
 ///   head.
@@ -21,8 +21,11 @@ import LongspanKernels
 ///
 /// Without thinking layers there are no heads, and all is ordinary decoding, bit for bit.
 public final class LlamaMultiTokenSequence: ModelSequence {
+  /// The model that reads.
   public let model: LlamaModel
+  /// How tokens are decoded.
   public let decoding: MultiTokenDecoding
+  /// Which layers belong to the early, thinking and late group.
   public let layerGroups: LayerGroups
   /// The cache policy of the whole model, as `--kv` takes it.
   public let policyName: String

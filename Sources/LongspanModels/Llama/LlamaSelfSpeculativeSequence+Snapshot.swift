@@ -2,10 +2,11 @@ import Longspan
 import LongspanKernels
 
 extension LlamaSelfSpeculativeSequence {
-  /// A sequence as it was at some time. It holds on to the memory of that time, as ``KVCache/Snapshot`` does.
+  /// A sequence as it was at some time. It holds on to the memory of that time, as ``/Longspan/KVCache/Snapshot`` does.
   public struct Snapshot: Sendable {
     /// Tokens that had been read.
     public let count: Int
+    /// How the sequence drafts.
     public let drafting: SelfSpeculativeDrafting
     fileprivate let caches: [KVCache.Snapshot]
   }
@@ -20,7 +21,8 @@ extension LlamaSelfSpeculativeSequence {
 
   /// Brings back a snapshot of this sequence or another of the model, which can be used again.
   ///
-  /// - Throws: ``LongspanError`` if the snapshot is of other drafting or another cache type; the sequence is as it was then.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the snapshot is of other drafting or another cache type; the
+  ///   sequence is as it was then.
   public func restore(_ snapshot: Snapshot) throws(LongspanError) {
     guard snapshot.drafting == drafting else {
       throw LongspanError(

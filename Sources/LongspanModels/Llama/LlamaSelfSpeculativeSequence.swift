@@ -2,14 +2,16 @@ import Longspan
 import LongspanKernels
 
 /// A text that a Llama-type model is reading by ordinary passes, and drafts for by the schedule of DMTD
-/// (``SelfSpeculativeDrafting``).
+/// (``/Longspan/SelfSpeculativeDrafting``).
 ///
 /// Each of the three groups of layers has a cache of its own. Between a draft and the pass that checks it, the early and
 /// thinking layers have read one token more than the late ones, the head of the draft: what they gave for it is kept for that
 /// pass. What the late layers, and the early ones after the head, had read to draft is forgotten, because a late layer's keys
 /// and values are others under its ordinary input.
 public final class LlamaSelfSpeculativeSequence: SelfDraftingSequence {
+  /// The model that reads.
   public let model: LlamaModel
+  /// How the sequence drafts.
   public let drafting: SelfSpeculativeDrafting
   public let policyName: String
   private let early: LlamaLayerGroup?

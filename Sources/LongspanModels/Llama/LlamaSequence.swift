@@ -3,7 +3,9 @@ import LongspanKernels
 
 /// A text that a Llama-type model is reading, with its keys and values.
 public final class LlamaSequence: ModelSequence {
+  /// The model that reads.
   public let model: LlamaModel
+  /// The keys and values of what was read.
   public private(set) var cache: KVCache
 
   init(_ model: LlamaModel, _ cache: consuming KVCache) {
@@ -45,12 +47,13 @@ public final class LlamaSequence: ModelSequence {
 
   /// Brings back a snapshot of this sequence or another of the model, which can be used again.
   ///
-  /// - Throws: ``LongspanError`` if it is of another cache policy or cache type.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if it is of another cache policy or cache type.
   public func restore(_ snapshot: KVCache.Snapshot) throws(LongspanError) { try cache.restore(snapshot) }
 }
 
 extension LlamaModel: LanguageModel {
   public var architecture: String { "llama" }
+  /// Transformer blocks.
   public var layerCount: Int { configuration.layers }
   public var hiddenSize: Int { configuration.hidden }
   public var trainedContext: Int { configuration.trainedContext }

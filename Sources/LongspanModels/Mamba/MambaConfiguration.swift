@@ -10,7 +10,9 @@ public struct MambaConfiguration: Sendable, Equatable {
     case dual(heads: Int, groups: Int)
   }
 
+  /// Mamba's or Mamba-2's mixer, with its shape.
   public let mixer: Mixer
+  /// Blocks of a norm and a mixer.
   public let layers: Int
   /// Width of the residual stream.
   public let hidden: Int
@@ -20,6 +22,7 @@ public struct MambaConfiguration: Sendable, Equatable {
   public let stateSize: Int
   /// Taps W of the causal convolution.
   public let convolutionWidth: Int
+  /// Added to the mean square in every RMSNorm.
   public let normEpsilon: Float
   /// What time steps are clamped to; 0 and infinity for no clamp.
   public let timeStepLimits: ClosedRange<Float>
@@ -27,7 +30,7 @@ public struct MambaConfiguration: Sendable, Equatable {
   /// trained on.
   public let trainedContext: Int
 
-  /// - Throws: ``LongspanError`` naming the size that is out of range, or that the kernels do not take.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the size that is out of range, or that the kernels do not take.
   init(
     _ mixer: Mixer, layers: Int, hidden: Int, inner: Int, stateSize: Int, convolutionWidth: Int,
     normEpsilon: Float, timeStepLimits: (minimum: Float, maximum: Float) = (0, .infinity),
@@ -119,7 +122,7 @@ public struct MambaConfiguration: Sendable, Equatable {
 extension MambaConfiguration {
   /// Reads the keys `mamba.*` or `mamba2.*` of a GGUF file, which llama.cpp's converter writes.
   ///
-  /// - Throws: ``LongspanError`` naming a missing key, or what is not supported.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming a missing key, or what is not supported.
   init(_ file: borrowing GGUFFile) throws(LongspanError) {
     let architecture = try file.string("general.architecture")
     func key(_ name: String) -> String { "\(architecture).\(name)" }

@@ -13,7 +13,9 @@ import LongspanKernels
 /// let logits = try sequence.readPrompt([1, 2, 3], workspace: &workspace)
 /// ```
 public final class MambaModel: StateSpaceModel {
+  /// The shape of the model.
   public let configuration: MambaConfiguration
+  /// What turns text into tokens and back.
   public let tokenizer: BPETokenizer
   public let chatTemplate: Result<ChatTemplate, LongspanError>
   public let name: String
@@ -22,6 +24,7 @@ public final class MambaModel: StateSpaceModel {
   let weights: MambaWeights
 
   public var architecture: String { configuration.architecture }
+  /// Blocks of a norm and a mixer.
   public var layerCount: Int { configuration.layers }
   public var hiddenSize: Int { configuration.hidden }
   public var trainedContext: Int { configuration.trainedContext }
@@ -34,7 +37,7 @@ public final class MambaModel: StateSpaceModel {
   ///   - storage: how the weights of matrix products are held.
   ///   - context: what kernels run with; `nil` makes one with all cores.
   ///   - progress: sees the loading.
-  /// - Throws: ``LongspanError`` naming the file and what is wrong with it.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the file and what is wrong with it.
   public convenience init(
     path: String, storage: WeightStorage = .native, context: KernelContext? = nil,
     progress: ProgressHandler? = nil
@@ -109,6 +112,7 @@ public final class MambaModel: StateSpaceModel {
 
   public func decays(layer: Int) -> [Float] { weights.layers[layer].decay }
 
+  /// Layers and time steps of the model.
   public var stateSpaceShape: StateSpaceShape {
     StateSpaceShape(layers: configuration.layers, channels: configuration.timeStepChannels)
   }
@@ -124,8 +128,9 @@ public final class MambaModel: StateSpaceModel {
 
   /// A sequence that has read nothing.
   ///
-  /// - Throws: ``LongspanError`` if the options ask for a cache policy or type other than the default: there are no keys and
-  ///   values; if they ask for multi-token decoding or self-speculative drafting; and if the time step policy does not go with the model.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if the options ask for a cache policy or type other than the default:
+  ///   there are no keys and values; if they ask for multi-token decoding or self-speculative drafting; and if the time
+  ///   step policy does not go with the model.
   public func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence {
     guard options.policy is DensePolicy else {
       throw LongspanError(

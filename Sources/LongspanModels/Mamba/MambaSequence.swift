@@ -3,9 +3,12 @@ import LongspanKernels
 
 /// A text that a Mamba or Mamba-2 model is reading, with the states of its layers.
 ///
-/// A ``TimeStepPolicy`` decides before each step which time steps are scaled or dropped, and which tokens deeper layers see.
+/// A ``/Longspan/TimeStepPolicy`` decides before each step which time steps are scaled or dropped, and which tokens
+/// deeper layers see.
 public final class MambaSequence: ModelSequence {
+  /// The model that reads.
   public let model: MambaModel
+  /// The states after what was read.
   public private(set) var state: RecurrentState
   /// Decides what happens to time steps; changed by the steps that it has seen.
   public private(set) var timeSteps: any TimeStepPolicy
@@ -17,6 +20,7 @@ public final class MambaSequence: ModelSequence {
 
   /// Time steps of all channels or heads of a layer.
   public struct StepCounts: Sendable, Equatable {
+    /// All of them.
     public var total = 0
     /// Those that are not 0, which a filter makes of the others.
     public var kept = 0

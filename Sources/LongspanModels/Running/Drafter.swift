@@ -32,11 +32,13 @@ public protocol SelfDraftingSequence: ModelSequence {
   ) throws(LongspanError) -> [Int32]
 }
 
-/// Drafts from the text itself; see ``PromptLookupDrafting``.
+/// Drafts from the text itself; see ``/Longspan/PromptLookupDrafting``.
 public struct PromptLookupDrafter: Drafter {
+  /// How it drafts.
   public let drafting: PromptLookupDrafting
   private var index: NGramIndex
 
+  /// A drafter for one text.
   public init(_ drafting: PromptLookupDrafting) {
     self.drafting = drafting
     index = NGramIndex(lengths: drafting.least...drafting.ngram)
@@ -55,8 +57,9 @@ public struct PromptLookupDrafter: Drafter {
   }
 }
 
-/// Has the sequence draft; see ``SelfSpeculativeDrafting``.
+/// Has the sequence draft; see ``/Longspan/SelfSpeculativeDrafting``.
 public struct SelfSpeculativeDrafter: Drafter {
+  /// A drafter; the sequence has the options.
   public init() {}
 
   public func check(_ sequence: any ModelSequence) throws(LongspanError) { _ = try drafting(sequence) }

@@ -4,12 +4,14 @@ import LongspanKernels
 /// The language models that come with the package: tiny ones over bytes, trained on 256 tokens at once, that show what becomes
 /// of a long text with and without a filter (`Benchmarks/training`).
 public enum EmbeddedModel: String, Sendable, CaseIterable {
+  /// Mamba.
   case mamba
+  /// Mamba-2.
   case mamba2
 
   /// Its GGUF file, beside the running program, where the package manager puts resources.
   ///
-  /// - Throws: ``LongspanError`` if it is not there: a program that was copied without its resources.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if it is not there: a program that was copied without its resources.
   public func path() throws(LongspanError) -> String {
     let folder = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
     let file = folder.appending(path: "longspan_LongspanModels.resources/longspan-\(rawValue).gguf").path

@@ -9,6 +9,7 @@ import LongspanKernels
 /// while let text = try generator.next() { print(text, terminator: "") }
 /// ```
 public struct Generator: ~Copyable {
+  /// The model that generates.
   public let model: any LanguageModel
   /// What was kept of the text so far. With a drafter it may have read beyond the text, by the draft that is being checked,
   /// until ``read(_:chunk:progress:)`` takes that back or ``next()`` comes to its end.
@@ -51,8 +52,8 @@ public struct Generator: ~Copyable {
   /// Makes a generator that goes on with a sequence of the model.
   ///
   /// - Parameter drafter: proposes tokens, which the model checks several in a pass. The text is the same as without.
-  /// - Throws: ``LongspanError`` if a sampling option is out of range, or the sequence cannot take back what was drafted or
-  ///   does not go with the drafter.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if a sampling option is out of range, or the sequence cannot take
+  ///   back what was drafted or does not go with the drafter.
   public init(
     _ model: any LanguageModel, sequence: any ModelSequence, sampling: SamplingOptions, seed: UInt64,
     drafter: (any Drafter)? = nil, ignoringEnd: Bool = false

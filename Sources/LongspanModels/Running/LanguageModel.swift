@@ -16,11 +16,13 @@ public protocol LanguageModel: AnyObject, Sendable {
   var architecture: String { get }
   /// The name in the file's metadata, or the file's.
   var name: String { get }
+  /// What turns text into tokens and back.
   var tokenizer: BPETokenizer { get }
   /// The chat template, or the error that says why there is none.
   var chatTemplate: Result<ChatTemplate, LongspanError> { get }
   /// What kernels run with.
   var context: KernelContext { get }
+  /// Layers of the model.
   var layerCount: Int { get }
   /// Width of the residual stream and of hidden states.
   var hiddenSize: Int { get }
@@ -37,7 +39,7 @@ public protocol LanguageModel: AnyObject, Sendable {
 
   /// What is kept of a text that is about to be read.
   ///
-  /// - Throws: ``LongspanError`` if an option does not go with the architecture, or there is no memory.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if an option does not go with the architecture, or there is no memory.
   func makeSequence(_ options: SequenceOptions) throws(LongspanError) -> any ModelSequence
 
   /// What turns hidden states into logits, `[vocabularySize, hiddenSize]`.
@@ -59,6 +61,7 @@ public struct SequenceOptions: Sendable {
   /// How the sequence drafts for a ``SelfSpeculativeDrafter``, if it is to.
   public var drafting: SelfSpeculativeDrafting?
 
+  /// Options; without arguments everything is kept, in f32, and decoded one token at a time.
   public init(
     policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32, capacity: Int = 8192,
     timeSteps: any TimeStepPolicy = UnfilteredTimeSteps(), decoding: MultiTokenDecoding? = nil,
@@ -95,6 +98,7 @@ extension LanguageModel {
     return logits
   }
 
+  /// An empty text with default options.
   public func makeSequence() throws(LongspanError) -> any ModelSequence {
     try makeSequence(SequenceOptions())
   }
@@ -138,8 +142,8 @@ public protocol ModelSequence: AnyObject {
 
   /// Forgets all but the first `tokens` tokens of the text.
   ///
-  /// - Throws: ``LongspanError``; with ``LongspanError/Code/unsupported``, naming what stands against it, if the sequence
-  ///   cannot go back that far.
+  /// - Throws: ``/LongspanKernels/LongspanError``; with ``/LongspanKernels/LongspanError/Code/unsupported``, naming
+  ///   what stands against it, if the sequence cannot go back that far.
   func truncate(to tokens: Int) throws(LongspanError)
 
   /// Throws, naming what stands against it, unless ``truncate(to:)`` can take back whatever will be read.
@@ -148,12 +152,12 @@ public protocol ModelSequence: AnyObject {
   /// Reads tokens after those read before and returns their hidden states after the final norm, `[T, hiddenSize]`; fewer
   /// rows, the last one always among them, where a time step policy drops tokens.
   ///
-  /// In a ``KernelProfile``, calls have the tag of their layer: -1 for the embedding, ``LanguageModel/layerCount`` for the
-  /// final norm and the logits.
+  /// In a ``/LongspanKernels/KernelProfile``, calls have the tag of their layer: -1 for the embedding,
+  /// ``LanguageModel/layerCount`` for the final norm and the logits.
   ///
   /// - Parameter tokens: at least one.
-  /// - Throws: ``LongspanError``; the sequence is as it was then, unless a cache policy had begun to give up slots, which it
-  ///   says.
+  /// - Throws: ``/LongspanKernels/LongspanError``; the sequence is as it was then, unless a cache policy had begun to
+  ///   give up slots, which it says.
   func read(_ tokens: [Int32], workspace: inout Workspace) throws(LongspanError) -> AlignedBuffer<Float>
 
   /// Reads a prompt in chunks and returns the logits after its last token.
@@ -162,7 +166,7 @@ public protocol ModelSequence: AnyObject {
   ///   - tokens: at least one.
   ///   - chunk: tokens read at once: memory for activations grows with it.
   ///   - progress: called after each chunk.
-  /// - Throws: ``LongspanError``; the chunks that were read stay.
+  /// - Throws: ``/LongspanKernels/LongspanError``; the chunks that were read stay.
   func readPrompt(
     _ tokens: [Int32], chunk: Int, workspace: inout Workspace, progress: ProgressHandler?
   ) throws(LongspanError) -> AlignedBuffer<Float>

@@ -13,8 +13,8 @@ public enum LanguageModels {
   ///   - storage: how the weights of matrix products are held.
   ///   - context: what kernels run with; `nil` makes one with all cores.
   ///   - progress: sees the loading, which takes a second or more for large models.
-  /// - Throws: ``LongspanError`` naming the file and what is wrong with it; of an architecture that is not supported it
-  ///   lists those that are.
+  /// - Throws: ``/LongspanKernels/LongspanError`` naming the file and what is wrong with it; of an architecture that is
+  ///   not supported it lists those that are.
   public static func load(
     path: String, storage: WeightStorage = .native, context: KernelContext? = nil,
     progress: ProgressHandler? = nil

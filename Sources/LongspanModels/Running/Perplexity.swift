@@ -18,10 +18,13 @@ public struct PerplexityReport: Sendable, Equatable {
   /// Slots of the layer with the most, then; 0 where a state of constant size is kept.
   public let cacheSlots: Int
 
+  /// The perplexity of a range of positions in the windows.
   public struct Bucket: Sendable, Equatable {
     /// Positions first ..< end of a window.
     public let first: Int
+    /// The position behind the last.
     public let end: Int
+    /// Over the tokens at these positions of all windows.
     public let perplexity: Double
   }
 }
@@ -33,6 +36,7 @@ public struct PerplexityEvaluation: Sendable {
   public var contextLength: Int
   /// Tokens read at once.
   public var chunk: Int
+  /// How keys and values are stored.
   public var cacheType: ElementType
   /// What the cache keeps. Policies that compress do so while a window is read.
   public var policy: any KVCachePolicy
@@ -47,6 +51,7 @@ public struct PerplexityEvaluation: Sendable {
   /// Rows of logits made at once: 128 rows of a vocabulary of 49,152 take 24 MiB.
   private static let logitRows = 128
 
+  /// An evaluation over windows of `contextLength` tokens.
   public init(
     contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32,
     policy: any KVCachePolicy = DensePolicy(), buckets: Int = 16,
@@ -65,8 +70,8 @@ public struct PerplexityEvaluation: Sendable {
   ///
   /// - Parameters:
   ///   - progress: called after each chunk, with tokens as units.
-  /// - Throws: ``LongspanError`` if there are fewer than two tokens, or the context is below 2 or needs more memory
-  ///   than the machine has.
+  /// - Throws: ``/LongspanKernels/LongspanError`` if there are fewer than two tokens, or the context is below 2 or
+  ///   needs more memory than the machine has.
   public func run(
     _ model: any LanguageModel, tokens: [Int32], progress: ProgressHandler? = nil
   ) throws(LongspanError) -> PerplexityReport {

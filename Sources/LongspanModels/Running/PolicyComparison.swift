@@ -42,6 +42,7 @@ public struct PolicyComparison: Sendable {
   public var contextLength: Int
   /// Tokens read at once.
   public var chunk: Int
+  /// How keys and values are stored.
   public var cacheType: ElementType
   /// Tokens to generate, greedily and past the model's end-of-text tokens.
   public var generated: Int
@@ -49,6 +50,7 @@ public struct PolicyComparison: Sendable {
   /// The most tokens to generate.
   static let mostGenerated = 1 << 30
 
+  /// A comparison over a window of `contextLength` tokens.
   public init(contextLength: Int, chunk: Int = 512, cacheType: ElementType = .f32, generated: Int = 64) {
     self.contextLength = contextLength
     self.chunk = chunk
@@ -63,8 +65,8 @@ public struct PolicyComparison: Sendable {
   ///   - policies: at least one, each a different one.
   ///   - progress: called after each chunk and each generated token, with tokens of all policies as units.
   /// - Returns: a measurement for each policy, in their order.
-  /// - Throws: ``LongspanError`` as ``PerplexityEvaluation/run(_:tokens:progress:)`` does, and if a policy comes twice or
-  ///   the tokens to generate are out of range.
+  /// - Throws: ``/LongspanKernels/LongspanError`` as ``PerplexityEvaluation/run(_:tokens:progress:)`` does, and if a
+  ///   policy comes twice or the tokens to generate are out of range.
   public func run(
     _ model: any LanguageModel, tokens: [Int32], policies: [any KVCachePolicy],
     progress: ProgressHandler? = nil

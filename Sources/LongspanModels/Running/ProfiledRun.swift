@@ -28,7 +28,7 @@ public struct ProfiledRun: Sendable {
   ///   - policy: decides what the cache keeps.
   ///   - cacheType: how keys and values are stored.
   ///   - progress: called after each chunk and each generated token.
-  /// - Throws: ``LongspanError``, also if the model's context is being recorded already.
+  /// - Throws: ``/LongspanKernels/LongspanError``, also if the model's context is being recorded already.
   public init(
     of model: any LanguageModel, prompt: [Int32], generating generated: Int, chunk: Int = 512,
     policy: any KVCachePolicy = DensePolicy(), cacheType: ElementType = .f32,

@@ -4,9 +4,12 @@ import LongspanKernels
 public struct ProgressUpdate: Sendable, Equatable {
   /// What is being done, for people: "reading", "scoring".
   public let stage: String
+  /// Units of work done, of ``total``.
   public let completed: Int
+  /// Units of work in all.
   public let total: Int
 
+  /// An update on a stage.
   public init(stage: String, completed: Int, total: Int) {
     self.stage = stage
     self.completed = completed
@@ -14,7 +17,8 @@ public struct ProgressUpdate: Sendable, Equatable {
   }
 }
 
-/// Sees progress and returns whether to go on; on false the operation throws ``LongspanError/Code/cancelled``.
+/// Sees progress and returns whether to go on; on false the operation throws
+/// ``/LongspanKernels/LongspanError/Code/cancelled``.
 public typealias ProgressHandler = (ProgressUpdate) -> Bool
 
 func report(_ progress: ProgressUpdate, to handler: ProgressHandler?) throws(LongspanError) {

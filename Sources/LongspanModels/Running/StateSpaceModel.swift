@@ -3,6 +3,7 @@ import LongspanKernels
 
 /// A language model of state-space layers, whose time steps can be looked at and filtered.
 public protocol StateSpaceModel: LanguageModel {
+  /// Layers and time steps of the model.
   var stateSpaceShape: StateSpaceShape { get }
 
   /// A of a layer, `[channels, states]`, with one state a head for Mamba-2; none above 0.

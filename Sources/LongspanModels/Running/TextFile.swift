@@ -5,8 +5,9 @@ import LongspanKernels
 public enum TextFile {
   /// The whole text of a UTF-8 file.
   ///
-  /// - Throws: ``LongspanError`` with ``LongspanError/Code/unreadableFile`` if it cannot be read, and
-  ///   ``LongspanError/Code/invalidText`` if it is empty or not UTF-8, naming the offset of the first bad byte.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with ``/LongspanKernels/LongspanError/Code/unreadableFile`` if it
+  ///   cannot be read, and ``/LongspanKernels/LongspanError/Code/invalidText`` if it is empty or not UTF-8, naming the
+  ///   offset of the first bad byte.
   public static func read(_ path: String) throws(LongspanError) -> String {
     let bytes = try bytes(of: path)
     guard !bytes.isEmpty else { throw LongspanError(.invalidText, "\(path): the file is empty") }

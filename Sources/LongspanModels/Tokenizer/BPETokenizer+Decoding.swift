@@ -6,7 +6,7 @@ extension BPETokenizer {
   /// - Parameters:
   ///   - tokens: The ids.
   ///   - skippingControlTokens: Whether control tokens, such as "<|im_end|>", are left out instead of spelled.
-  /// - Throws: ``LongspanError`` with code `invalidArgument` if an id is not in the vocabulary.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` if an id is not in the vocabulary.
   public func decodeBytes(
     _ tokens: [Int32], skippingControlTokens: Bool = false
   ) throws(LongspanError) -> [UInt8] {
@@ -22,7 +22,7 @@ extension BPETokenizer {
   /// - Parameters:
   ///   - tokens: The ids.
   ///   - skippingControlTokens: Whether control tokens, such as "<|im_end|>", are left out instead of spelled.
-  /// - Throws: ``LongspanError`` with code `invalidArgument` if an id is not in the vocabulary.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` if an id is not in the vocabulary.
   public func decode(_ tokens: [Int32], skippingControlTokens: Bool = false) throws(LongspanError) -> String {
     String(decoding: try decodeBytes(tokens, skippingControlTokens: skippingControlTokens), as: UTF8.self)
   }

@@ -31,8 +31,8 @@ public struct BPETokenizer: Sendable {
 
   /// Reads the tokenizer of a model file.
   ///
-  /// - Throws: ``LongspanError`` with code `unsupported` if the file's tokenizer or pre-tokenizer is of another
-  ///   kind (the message names it), and `invalidFile` if a part is missing or contradicts another.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `unsupported` if the file's tokenizer or pre-tokenizer is
+  ///   of another kind (the message names it), and `invalidFile` if a part is missing or contradicts another.
   public init(_ file: borrowing GGUFFile) throws(LongspanError) {
     let model = try file.string("tokenizer.ggml.model")
     guard model == "gpt2" else {

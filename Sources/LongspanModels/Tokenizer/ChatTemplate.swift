@@ -7,6 +7,7 @@ public struct ChatMessage: Hashable, Sendable {
   /// What is said.
   public var content: String
 
+  /// A message.
   public init(role: String, content: String) {
     self.role = role
     self.content = content
@@ -24,8 +25,8 @@ public struct ChatTemplate: Hashable, Sendable {
 
   /// Reads the template of a model file, at `tokenizer.chat_template`.
   ///
-  /// - Throws: ``LongspanError`` with code `invalidFile` if the file has none, and `unsupported` if it is not
-  ///   ChatML.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidFile` if the file has none, and `unsupported` if it
+  ///   is not ChatML.
   public init(_ file: borrowing GGUFFile) throws(LongspanError) {
     try self.init(source: file.string("tokenizer.chat_template"), fileName: file.name)
   }

@@ -35,7 +35,7 @@ struct PreTokenizer: Sendable {
 
   /// The pre-tokenizer that GGUF files call `name`.
   ///
-  /// - Throws: ``LongspanError`` with code `unsupported`, listing the known names, if there is none.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `unsupported`, listing the known names, if there is none.
   init(named name: String, fileName: String) throws(LongspanError) {
     guard let rule = Self.rules[name] else {
       let known = Self.rules.keys.sorted().joined(separator: ", ")

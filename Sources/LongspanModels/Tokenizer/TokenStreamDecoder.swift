@@ -19,7 +19,7 @@ public struct TokenStreamDecoder: Sendable {
 
   /// Adds a token and returns the text that is now complete, which may be empty.
   ///
-  /// - Throws: ``LongspanError`` with code `invalidArgument` if the id is not in the vocabulary.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with code `invalidArgument` if the id is not in the vocabulary.
   public mutating func append(_ token: Int32) throws(LongspanError) -> String {
     pending.append(contentsOf: try tokenizer.bytes(of: token, skippingControlTokens: skippingControlTokens))
     let complete = pending.count - Self.incompleteSuffix(of: pending)

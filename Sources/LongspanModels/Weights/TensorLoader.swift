@@ -4,7 +4,7 @@ import LongspanKernels
 /// read them. Q5_0 and Q5_1 stay in the file's mapping unless they are held as f32, and are decoded in every product.
 public enum WeightStorage: String, Sendable, CaseIterable {
   /// In the file's types. Products with quantized weights round their inputs to 8 bits, 32 at a time, and those with bf16
-  /// to bf16 where the CPU multiplies it (``ProductMode/native``), as llama.cpp does.
+  /// to bf16 where the CPU multiplies it (``/LongspanKernels/ProductMode/native``), as llama.cpp does.
   case native
   /// In the file's types. Products decode them and keep their inputs in f32.
   case exact

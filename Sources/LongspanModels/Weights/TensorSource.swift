@@ -23,7 +23,8 @@ protocol TensorSource: AnyObject, Sendable {
 
   func hasTensor(named name: String) -> Bool
 
-  /// - Throws: ``LongspanError`` with ``LongspanError/Code/invalidFile`` if there is none of this name.
+  /// - Throws: ``/LongspanKernels/LongspanError`` with ``/LongspanKernels/LongspanError/Code/invalidFile`` if there is
+  ///   none of this name.
   func tensor(named name: String) throws(LongspanError) -> StoredTensor
 
   /// Calls `body` with the stored bytes of a tensor, which live as long as the source.
