@@ -1,14 +1,40 @@
-/* linear.c: matrix products through OpenBLAS, the only file that uses it.
+/* linear.c: matrix products through OpenBLAS or, with LSPAN_ACCELERATE, Apple's Accelerate; the only file that uses them.
  *
- * Our executor splits the product; inside a task OpenBLAS runs on one thread. */
+ * Our executor splits the product; inside a task OpenBLAS runs on one thread. Accelerate has no such switch on all systems
+ * that we build for, and takes calls from any number of threads. */
 #include "checks.h"
 #include "integers.h"
 #include "profile_internal.h"
 #include "weights.h"
-#include <cblas.h>
 #include <limits.h>
+#if defined(LSPAN_ACCELERATE)
+#include <Accelerate/Accelerate.h>
+#else
+#include <cblas.h>
 #include <pthread.h>
+#endif
 
+#if defined(LSPAN_ACCELERATE)
+typedef int blasint;
+
+const char *lspan_openblas_config(void)
+{
+    return "Accelerate";
+}
+
+int lspan_openblas_parallel(void)
+{
+    return -1;
+}
+
+static void enter_single_threaded(void)
+{
+}
+
+static void leave_single_threaded(void)
+{
+}
+#else
 const char *lspan_openblas_config(void)
 {
     return openblas_get_config();
@@ -51,6 +77,7 @@ static void leave_single_threaded(void)
     if (--products_running == 0) set_process_threads(threads_before);
     pthread_mutex_unlock(&thread_count_lock);
 }
+#endif
 
 typedef struct product {
     const lspan_context *context;

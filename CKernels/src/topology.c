@@ -1,4 +1,4 @@
-/* topology.c: the machine as hwloc sees it, the only file that uses hwloc. */
+/* topology.c: the machine as hwloc sees it, the only file that uses hwloc; without it topology_system.c takes its place. */
 #include <hwloc.h>
 #include <longspan/context.h>
 #include <unistd.h>

@@ -39,6 +39,21 @@
 #define LSPAN_PRODUCT_VECTORS 2
 /* 8 states, 4 of the token; the exponential's coefficients come from memory */
 #define LSPAN_SCAN_TILE 8
+#elif defined(LSPAN_VARIANT_neon) || defined(LSPAN_VARIANT_neondot) || defined(LSPAN_VARIANT_neonbf16)
+/* By counting registers and loads: there was no such CPU to measure on. 32 registers: 24 accumulators, 4 operands, 1
+ * broadcast; 10 loads for 24 FMAs, where 12 x 2 would take 14, and cores load at most three vectors for four FMAs */
+#define LSPAN_TILE_ROWS 6
+#define LSPAN_TILE_VECTORS 4
+/* 16 accumulators are enough for a latency of 4 on four pipes, and a divisor of a cache line's tokens */
+#define LSPAN_SSD_ROWS 4
+/* 16 accumulators of values, or as many vectors of queries beside 4 sums; the rest for operands */
+#define LSPAN_DECODE_ROWS 4
+#define LSPAN_DECODE_COLUMNS 4
+/* 16 sums of a block: 10 loads for 16 dot products; some sums of all blocks are in L1 */
+#define LSPAN_PRODUCT_ROWS 8
+#define LSPAN_PRODUCT_VECTORS 2
+/* 16 states, 4 of the token; the rest for operands and what coefficients of the exponential fit */
+#define LSPAN_SCAN_TILE 16
 #else
 /* the scalar body is for checking and for old CPUs: small enough that a compiler keeps it in 16 registers */
 #define LSPAN_TILE_ROWS 3

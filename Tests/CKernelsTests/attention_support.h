@@ -273,7 +273,7 @@ static inline double attention_sum_roundings(const attention_spec *s)
  * an output moves by at most 2^-8 of the largest value. */
 static inline double attention_rounding(const attention_case *c, attention_kernel kernel, const char *context)
 {
-    int narrow = kernel == attention_kernel_prefill && strncmp(context, "avx512bf16", 10) == 0 &&
+    int narrow = kernel == attention_kernel_prefill && strstr(context, "bf16") &&
         c->spec.query_dtype == lspan_dtype_bf16 && c->spec.kv_dtype == lspan_dtype_bf16 && !c->spec.rotation;
     if (!narrow) return 0;
     double largest = 0;

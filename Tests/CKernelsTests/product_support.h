@@ -119,7 +119,7 @@ static inline lspan_reference_rounding product_rounding(const char *isa, lspan_b
         return lspan_reference_rounding_none;
     }
     if (type != lspan_block_type_bf16) return lspan_reference_rounding_8bit;
-    return strcmp(isa, "avx512bf16") == 0 ? lspan_reference_rounding_bf16 : lspan_reference_rounding_none;
+    return strstr(isa, "bf16") ? lspan_reference_rounding_bf16 : lspan_reference_rounding_none;
 }
 
 /* |w_k| of all weights: those of blocks whose scale and minimum have lost their signs. */

@@ -55,6 +55,9 @@ typedef struct variant_operations {
 extern const variant_operations lspan_avx512bf16_operations;
 extern const variant_operations lspan_avx512_operations;
 extern const variant_operations lspan_avx2_operations;
+extern const variant_operations lspan_neonbf16_operations;
+extern const variant_operations lspan_neondot_operations;
+extern const variant_operations lspan_neon_operations;
 extern const variant_operations lspan_scalar_operations;
 
 #endif

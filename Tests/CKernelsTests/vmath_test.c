@@ -5,7 +5,12 @@
 #include "variant_checks.h"
 
 static const variant_operations *const variants[] = {
-    &lspan_avx512bf16_operations, &lspan_avx512_operations, &lspan_avx2_operations, &lspan_scalar_operations};
+#if defined(__x86_64__)
+    &lspan_avx512bf16_operations, &lspan_avx512_operations, &lspan_avx2_operations,
+#elif defined(__aarch64__)
+    &lspan_neonbf16_operations, &lspan_neondot_operations, &lspan_neon_operations,
+#endif
+    &lspan_scalar_operations};
 
 static int is_supported(const char *name)
 {

@@ -9,7 +9,7 @@
  *
  * The softmax is streamed over key tiles (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1), so no
  * T x S matrix exists. Arithmetic and statistics are f32 whatever the inputs' dtype, with one exception: prefill on a
- * CPU with bf16 dot products (variant avx512bf16), where queries, keys and values are all bf16, rounds each
+ * CPU with bf16 dot products (variants avx512bf16 and neonbf16), where queries, keys and values are all bf16, rounds each
  * exp(s_j - max) to bf16 before it weighs v_j, a relative error of at most 2^-8; sums stay f32. There, in prefill and
  * decode, subnormal bf16 elements of queries and keys (and in prefill of values) count as zero.
  *

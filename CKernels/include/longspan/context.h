@@ -41,7 +41,8 @@ LSPAN_API int32_t lspan_abi(void);
 /** Variants compiled into the library, best first; index 0 .. lspan_isa_count()-1. */
 LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_isa_count(void);
-/** "avx512bf16", "avx512vnni", "avx512", "avx2" or "scalar"; NULL for an index out of range. */
+/** On x86-64 "avx512bf16", "avx512vnni", "avx512", "avx2" or "scalar", on AArch64 "neonbf16", "neondot", "neon" or
+ * "scalar", elsewhere "scalar"; NULL for an index out of range. */
 LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_isa_name(size_t index);
 /** 1 if this CPU and operating system can run the variant, else 0. */
@@ -75,7 +76,7 @@ typedef struct lspan_context lspan_context;
 /** What a context is made with. All zero means all defaults. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_context_options {
-    /** Team size of the default executor; 0 takes the physical cores that hwloc finds in the process's
+    /** Team size of the default executor; 0 takes the physical cores that hwloc, or the system, finds in the process's
      * binding. Ignored with an executor of your own. At most 4096. */
     int32_t threads;
     /** ISA variant by name; NULL takes the environment's LONGSPAN_ISA, and without one the best supported. */
@@ -117,7 +118,7 @@ LSPAN_API size_t lspan_context_workers(const lspan_context *context);
 
 /* ---- Topology -------------------------------------------------------------------------------------- */
 
-/** What hwloc reports; 0 where it does not know. */
+/** What hwloc reports, or the system in a library built without it; 0 where that is not known. */
 LSPAN_SINCE(0, 1)
 typedef struct lspan_topology {
     int32_t packages;          /**< sockets */
@@ -130,15 +131,15 @@ typedef struct lspan_topology {
     int64_t memory_bytes;      /**< of the machine */
 } lspan_topology;
 
-/** Reads the machine's topology. It takes milliseconds and allocates inside hwloc: not a kernel call.
+/** Reads the machine's topology. It takes milliseconds and may allocate: not a kernel call.
  * Errors: null_pointer, out_of_memory. */
 LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_topology_read(lspan_topology *topology);
 
-/** The configuration string of the OpenBLAS in use. Static. */
+/** The configuration string of the OpenBLAS in use, or "Accelerate" in a library built with that. Static. */
 LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_openblas_config(void);
-/** How the OpenBLAS in use threads: 0 serial, 1 pthreads, 2 OpenMP. */
+/** How the OpenBLAS in use threads: 0 serial, 1 pthreads, 2 OpenMP; -1 with Accelerate. */
 LSPAN_SINCE(0, 1)
 LSPAN_API int lspan_openblas_parallel(void);
 

@@ -50,8 +50,8 @@ LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_product_mode {
     /** As the weights are: inputs of the q types are rounded to 8 bits, 32 at a time with one f32 scale
      * (max |x| / 127) as in llama.cpp's q8_0 but for the scale's precision, and 32 products are summed exactly; inputs
-     * of bf16 are rounded to bf16 where the variant multiplies those (avx512bf16); f16 and f32 as below. A row with an
-     * input that is not finite may give NaN for all its outputs. */
+     * of bf16 are rounded to bf16 where the variant multiplies those (avx512bf16, neonbf16); f16 and f32 as below. A
+     * row with an input that is not finite may give NaN for all its outputs. */
     lspan_product_mode_native = 0,
     /** Inputs stay f32 and weights are decoded to f32, as lspan_dequantize does. */
     lspan_product_mode_f32 = 1

@@ -240,6 +240,9 @@ extern const lspan_kernels lspan_avx512bf16_kernels;
 extern const lspan_kernels lspan_avx512vnni_kernels;
 extern const lspan_kernels lspan_avx512_kernels;
 extern const lspan_kernels lspan_avx2_kernels;
+extern const lspan_kernels lspan_neonbf16_kernels;
+extern const lspan_kernels lspan_neondot_kernels;
+extern const lspan_kernels lspan_neon_kernels;
 extern const lspan_kernels lspan_scalar_kernels;
 
 #endif

@@ -7,8 +7,13 @@
 
 /* Loads of one round: 8 sums hide the latency of an addition on two pipes. */
 #define READ_SUMS 8
+#if defined(__aarch64__)
+/* 16 chains hide an FMA latency of 4 on four pipes. */
+#define FMA_CHAINS 16
+#else
 /* 12 chains and 2 operands fit the 16 registers of AVX2 and hide an FMA latency of 5 on two pipes. */
 #define FMA_CHAINS 12
+#endif
 
 double LSPAN_VARIANT(measure_read)(const float *data, int64_t count, int64_t passes)
 {
@@ -35,7 +40,7 @@ lspan_measured LSPAN_VARIANT(measure_fma_f32)(int64_t iterations, float multipli
     /* different starts, or a compiler would run one chain for all */
     for (int i = 0; i < FMA_CHAINS; i++) chains[i] = v_set1((float)i);
     for (int64_t n = 0; n < iterations; n++) {
-#pragma GCC unroll 12
+#pragma GCC unroll 16
         for (int i = 0; i < FMA_CHAINS; i++) chains[i] = v_fma(chains[i], a, b);
     }
     lspan_measured m = {iterations * FMA_CHAINS * V_WIDTH * 2, 0};
@@ -46,19 +51,16 @@ lspan_measured LSPAN_VARIANT(measure_fma_f32)(int64_t iterations, float multipli
 #if V_BF16_DOT
 lspan_measured LSPAN_VARIANT(measure_fma_bf16)(int64_t iterations, float multiplier, float addend)
 {
-    __m512 chains[FMA_CHAINS];
-    __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(multiplier), _mm512_set1_ps(multiplier));
+    v_f32 chains[FMA_CHAINS], a = v_pair_bf16(v_set1(multiplier), v_set1(multiplier));
     /* a lane adds two products */
-    __m512bh b = _mm512_cvtne2ps_pbh(_mm512_set1_ps(addend * 0.5f), _mm512_set1_ps(addend * 0.5f));
-    for (int i = 0; i < FMA_CHAINS; i++) chains[i] = _mm512_set1_ps((float)i);
+    v_f32 b = v_pair_bf16(v_set1(addend * 0.5f), v_set1(addend * 0.5f));
+    for (int i = 0; i < FMA_CHAINS; i++) chains[i] = v_set1((float)i);
     for (int64_t n = 0; n < iterations; n++) {
-#pragma GCC unroll 12
-        for (int i = 0; i < FMA_CHAINS; i++) chains[i] = _mm512_dpbf16_ps(chains[i], a, b);
+#pragma GCC unroll 16
+        for (int i = 0; i < FMA_CHAINS; i++) chains[i] = v_dot_bf16(chains[i], a, b);
     }
     lspan_measured m = {iterations * FMA_CHAINS * V_WIDTH * 4, 0};
-    for (int i = 0; i < FMA_CHAINS; i++) {
-        m.checksum += (double)_mm512_reduce_add_ps(_mm512_sub_ps(chains[i], _mm512_set1_ps((float)i)));
-    }
+    for (int i = 0; i < FMA_CHAINS; i++) m.checksum += (double)v_reduce_add(v_sub(chains[i], v_set1((float)i)));
     return m;
 }
 #endif

@@ -33,7 +33,7 @@
  * and where V_BF16_DOT is 1, on vectors whose lanes are taken as pairs of bf16 (low half first):
  *
  *   v_dot_bf16(s, a, b)     s + a.low * b.low + a.high * b.high in f32, lane by lane
- *   v_narrow_bf16(p, x)     stores x as bf16, subnormals as zero, in fewer operations than v_store_bf16
+ *   v_narrow_bf16(p, x)     stores x as bf16, subnormals perhaps as zero, in fewer operations than v_store_bf16
  *   v_pair_bf16(a, b)       lane i is the pair (a[i], b[i]), rounded as v_narrow_bf16 does
  *   v_low_bf16, v_high_bf16 the low and the high half of each pair as floats
  *   v_first_bf16(x)         each pair with a zero for its high half
@@ -65,6 +65,18 @@
 #elif defined(LSPAN_VARIANT_avx2)
 #define LSPAN_ISA avx2
 #include "avx2.h"
+#elif defined(LSPAN_VARIANT_neonbf16)
+#define LSPAN_ISA neonbf16
+#define V_BF16_DOT 1
+#include "neon.h"
+#elif defined(LSPAN_VARIANT_neondot)
+#define LSPAN_ISA neondot
+/* only its matrix products differ */
+#define LSPAN_SHARED_ISA neon
+#include "neon.h"
+#elif defined(LSPAN_VARIANT_neon)
+#define LSPAN_ISA neon
+#include "neon.h"
 #elif defined(LSPAN_VARIANT_scalar)
 #define LSPAN_ISA scalar
 #include "scalar.h"
