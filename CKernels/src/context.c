@@ -111,7 +111,7 @@ lspan_status lspan_run_rows(
     const lspan_context *context, int64_t rows, int64_t elements, lspan_range_function function, const void *argument)
 {
     if (rows == 0) return lspan_status_ok;
-    int64_t tasks = (int64_t)context->executor.worker_count;
+    int64_t tasks = (int64_t)context->split;
     if (elements < LSPAN_SERIAL_ELEMENTS) tasks = 1;
     if (tasks > rows) tasks = rows;
     row_ranges ranges = {context, rows, tasks, function, argument};

@@ -347,26 +347,54 @@ lspan_matrix_out test_matrix_out(const test_tensor *t)
 
 /* ---- Contexts ---------------------------------------------------------------------------------------- */
 
+/* Whether a comma-separated list has a name. */
+static int lists(const char *list, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == 0)) return 1;
+    }
+    return 0;
+}
+
+const char *const *test_isas(size_t *count)
+{
+    static const char *names[16];
+    static size_t known;
+    const char *wanted = getenv("LONGSPAN_TEST_ISA");
+    size_t isas = known == 0 ? lspan_isa_count() : 0;
+    for (size_t i = 0; i < isas && known < 16; i++) {
+        const char *name = lspan_isa_name(i);
+        if (lspan_isa_is_supported(i) && (!wanted || !*wanted || lists(wanted, name))) names[known++] = name;
+    }
+    if (known == 0) {
+        fprintf(stderr, "LONGSPAN_TEST_ISA '%s' has no variant that this CPU runs\n", wanted);
+        exit(2);
+    }
+    *count = known;
+    return names;
+}
+
 const test_context *test_contexts(size_t *count)
 {
     static test_context contexts[16 * TEST_THREAD_COUNTS];
     static size_t made;
-    size_t isas = made == 0 ? lspan_isa_count() : 0;
-    for (size_t i = 0; i < isas && i < 16; i++) {
-        if (!lspan_isa_is_supported(i)) continue;
+    size_t isas;
+    const char *const *names = test_isas(&isas);
+    for (size_t i = 0; i < isas && made < isas * TEST_THREAD_COUNTS; i++) {
         for (int threads = 1; threads <= TEST_THREAD_COUNTS; threads++) {
-            lspan_context_options options = {threads, lspan_isa_name(i), NULL, 0};
+            lspan_context_options options = {threads, names[i], NULL, 0};
             lspan_context *context = NULL;
             /* kept until the process ends: the address is static, so leak checkers find it */
             lspan_status status = lspan_context_create(&options, &context);
             if (status != lspan_status_ok) {
-                fprintf(stderr, "no context for %s: %s\n", lspan_isa_name(i), lspan_status_name(status));
+                fprintf(stderr, "no context for %s: %s\n", names[i], lspan_status_name(status));
                 exit(2);
             }
             contexts[made].context = context;
-            contexts[made].isa = lspan_isa_name(i);
+            contexts[made].isa = names[i];
             contexts[made].threads = threads;
-            snprintf(contexts[made].name, sizeof contexts[made].name, "%s with %d threads", lspan_isa_name(i), threads);
+            snprintf(contexts[made].name, sizeof contexts[made].name, "%s with %d threads", names[i], threads);
             made++;
         }
     }

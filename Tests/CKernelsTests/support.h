@@ -118,8 +118,11 @@ typedef struct test_context {
     char name[48]; /* both, for messages */
 } test_context;
 
+/* Supported ISA variants, best first: all, or those that the environment's LONGSPAN_TEST_ISA lists ("avx2,scalar"). */
+const char *const *test_isas(size_t *count);
+
 #define TEST_THREAD_COUNTS 3
-/* Every supported variant with 1, 2 and 3 threads, in that order of threads within a variant. */
+/* Every such variant with 1, 2 and 3 threads, in that order of threads within a variant. */
 const test_context *test_contexts(size_t *count);
 
 /* ---- The error rule ---------------------------------------------------------------------------------- */

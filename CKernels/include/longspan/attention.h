@@ -47,6 +47,7 @@ LSPAN_BEGIN_DECLS
  * memory stay as they are; queries come rotated. The rotation is f32, and with it bf16 keys are not taken by dot products
  * of pairs. Equal to lspan_rope on the keys, without its rounding to the keys' dtype. A sequence has at most 2^31 - 1 slots
  * then; more is bad_shape. An unknown layout is bad_dtype, as for lspan_rope. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_key_rotation {
     lspan_rope_layout layout;
     int64_t pairs;        /* 1 .. D / 2 */
@@ -57,6 +58,7 @@ typedef struct lspan_key_rotation {
 } lspan_key_rotation;
 
 /* One attention call over a ragged batch. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_attention {
     int64_t sequences;   /* B >= 0; finding a task's sequence takes O(B), so hundreds, not hundreds of thousands */
     int64_t query_heads; /* Hq: a multiple of kv_heads, at most 2^20 */
@@ -94,6 +96,7 @@ typedef struct lspan_attention {
 
 /* Bytes of workspace that a prefill call needs: grows with the workers of the context and with D, not with
  * T or S. Errors: those of the call that concern shapes. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_attention_prefill_workspace_size(
     const lspan_context *context, const lspan_attention *attention, size_t *bytes);
 
@@ -102,16 +105,19 @@ LSPAN_API lspan_status lspan_attention_prefill_workspace_size(
  * runs at the same time.
  * Errors: null_pointer, bad_shape, bad_stride, bad_alignment, bad_dtype, overflow, bad_value, bad_index
  * (indptr, kv_lengths, a rotation's positions), workspace_too_small, executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_attention_prefill(
     const lspan_context *context, const lspan_attention *attention, void *workspace, size_t workspace_bytes);
 
 /* Bytes of workspace that a decode call needs: grows with T, with the workers and with B*Hk, not with S. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_attention_decode_workspace_size(
     const lspan_context *context, const lspan_attention *attention, size_t *bytes);
 
 /* Attention for T = 0 .. 8 query tokens a sequence: each key is read once for all T*G rows, and the keys of a
  * sequence and head are split over tasks, whose partial results are merged exactly, so that one sequence
  * with one key/value head still uses every worker. Errors: as prefill; T > 8 is bad_shape. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_attention_decode(
     const lspan_context *context, const lspan_attention *attention, void *workspace, size_t workspace_bytes);
 
@@ -124,6 +130,7 @@ LSPAN_API lspan_status lspan_attention_decode(
  *   log_sum_exp      [rows] f32, or NULL; may be the first part's rows of `log_sum_exps`
  * head_dim is any value >= 1. parts = 0 gives zeros and minus infinity.
  * Errors: null_pointer, bad_shape, bad_alignment, overflow, executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_attention_merge(
     const lspan_context *context, int64_t parts, int64_t rows, int64_t head_dim, const float *outputs,
     const float *log_sum_exps, float *output, float *log_sum_exp);

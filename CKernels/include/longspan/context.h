@@ -22,21 +22,26 @@ LSPAN_BEGIN_DECLS
 #define LSPAN_VERSION_PATCH 0
 
 /* The version of the library that runs, as "0.1.0". */
+LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_version(void);
 
 /* Number of the binary interface that these headers describe: sizes and fields of structs, signatures, numbers of enums.
  * It is also the number of the shared library's SONAME. */
 #define LSPAN_ABI 1
 /* The number of the library that runs. */
+LSPAN_SINCE(0, 1)
 LSPAN_API int32_t lspan_abi(void);
 
 /* ---- ISA variants ---------------------------------------------------------------------------------- */
 
 /* Variants compiled into the library, best first; index 0 .. lspan_isa_count()-1. */
+LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_isa_count(void);
 /* "avx512bf16", "avx512vnni", "avx512", "avx2" or "scalar"; NULL for an index out of range. */
+LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_isa_name(size_t index);
 /* 1 if this CPU and operating system can run the variant, else 0. */
+LSPAN_SINCE(0, 1)
 LSPAN_API int lspan_isa_is_supported(size_t index);
 
 /* ---- Executor -------------------------------------------------------------------------------------- */
@@ -44,10 +49,12 @@ LSPAN_API int lspan_isa_is_supported(size_t index);
 /* One task of a kernel: must be called exactly once for each task in 0 .. count-1, in any order, on any
  * thread. `worker` names the caller's scratch: two tasks that run at the same time must have different
  * workers, and each must be below the executor's worker_count. */
+LSPAN_SINCE(0, 1)
 typedef void (*lspan_task_function)(void *argument, size_t task, size_t worker);
 
 /* A thread pool. `run` calls `function(argument, i, w)` for each i in 0 .. task_count-1 and returns once all
  * have finished: 0 on success, anything else if it could not run them all. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_executor {
     int (*run)(void *user, size_t task_count, lspan_task_function function, void *argument);
     void *user;
@@ -56,8 +63,10 @@ typedef struct lspan_executor {
 
 /* ---- Context --------------------------------------------------------------------------------------- */
 
+LSPAN_SINCE(0, 1)
 typedef struct lspan_context lspan_context;
 
+LSPAN_SINCE(0, 1)
 typedef struct lspan_context_options {
     /* Team size of the default executor; 0 takes the physical cores that hwloc finds in the process's
      * binding. Ignored with an executor of your own. At most 4096. */
@@ -77,25 +86,31 @@ typedef struct lspan_context_options {
  * lspan_context_create. `options` may be NULL for all defaults. On failure *context is left as it was.
  * Errors: abi_mismatch (looked at first), null_pointer, bad_value (threads, worker_count or fixed_split out of range,
  * executor without run), unknown_isa, out_of_memory. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_context_create_abi(
     int32_t abi, const lspan_context_options *options, lspan_context **context);
 
 /* The same for these headers. */
+LSPAN_SINCE(0, 1)
 static inline lspan_status lspan_context_create(const lspan_context_options *options, lspan_context **context)
 {
     return lspan_context_create_abi(LSPAN_ABI, options, context);
 }
 /* Frees a context; NULL is allowed. No call that uses it may be running. */
+LSPAN_SINCE(0, 1)
 LSPAN_API void lspan_context_destroy(lspan_context *context);
 
 /* The ISA variant in use, "scalar" for NULL. */
+LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_context_isa(const lspan_context *context);
 /* The number of workers (threads) in use, 0 for NULL. */
+LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_context_workers(const lspan_context *context);
 
 /* ---- Topology -------------------------------------------------------------------------------------- */
 
 /* What hwloc reports; 0 where it does not know. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_topology {
     int32_t packages;
     int32_t numa_nodes;
@@ -109,10 +124,13 @@ typedef struct lspan_topology {
 
 /* Reads the machine's topology. It takes milliseconds and allocates inside hwloc: not a kernel call.
  * Errors: null_pointer, out_of_memory. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_topology_read(lspan_topology *topology);
 
 /* The OpenBLAS in use: its configuration string, and how it threads (0 serial, 1 pthreads, 2 OpenMP). */
+LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_openblas_config(void);
+LSPAN_SINCE(0, 1)
 LSPAN_API int lspan_openblas_parallel(void);
 
 LSPAN_END_DECLS

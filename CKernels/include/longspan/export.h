@@ -8,7 +8,7 @@
 #define LSPAN_API
 #endif
 
-/* The version in which a declaration came. It stands before what it is about and expands to nothing. */
+/* The version in which the declaration that follows came. Expands to nothing. */
 #define LSPAN_SINCE(major, minor)
 
 /* Open enums arrive in Swift as enums that may gain cases; gcc knows no such attribute. */

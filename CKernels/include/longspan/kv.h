@@ -21,13 +21,16 @@
 LSPAN_BEGIN_DECLS
 
 /* Bytes of a page: lspan_kv_move moves whole pages. */
+LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_kv_page_bytes(void);
 
 /* Reserves `bytes` (rounded up to pages) of zeroed memory, aligned to a page or more. Release with the same count.
  * Errors: null_pointer, bad_shape (0 bytes), overflow, out_of_memory. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_kv_reserve(size_t bytes, void **memory);
 
 /* Gives a reservation back. NULL is allowed. Errors: bad_alignment (not a page), bad_value (refused by the system). */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_kv_release(void *memory, size_t bytes);
 
 /* Moves `bytes` of content from one reservation into another, by remapping whole pages where the system can (Linux),
@@ -35,6 +38,7 @@ LSPAN_API lspan_status lspan_kv_release(void *memory, size_t bytes);
  * The source range afterwards holds unspecified content.
  * Errors: null_pointer, bad_alignment; out_of_memory (the system has no more mappings), after which the content of
  * both ranges is unspecified and they must only be released. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_kv_move(void *destination, void *source, size_t bytes);
 
 /* ---- Lag-relative scores ----------------------------------------------------------------------------- */
@@ -55,6 +59,7 @@ LSPAN_API lspan_status lspan_kv_move(void *destination, void *source, size_t byt
  * left, sigma is 0 for every token. Statistics are f32 whatever the dtype. Keys are as they lie in the cache, with their
  * rotary embedding. Nothing is copied. A NaN or an infinity in either of the two windows, or a range or the square of an
  * N[t,d] that f32 does not hold, makes the scores of that head and window unspecified, and no others. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_lag_scores {
     int64_t heads;    /* Hk >= 1 */
     int64_t head_dim; /* D >= 1 */
@@ -67,16 +72,19 @@ typedef struct lspan_lag_scores {
     int64_t score_head_stride; /* at least P * W */
 } lspan_lag_scores;
 
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_lag_scores_workspace_size(
     const lspan_context *context, const lspan_lag_scores *call, size_t *bytes);
 
 /* Errors: null_pointer, bad_shape, bad_stride, bad_alignment, bad_dtype, overflow, bad_value (value_weight),
  * workspace_too_small, executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_lag_scores_run(
     const lspan_context *context, const lspan_lag_scores *call, void *workspace, size_t workspace_bytes);
 
 /* ---- Selection --------------------------------------------------------------------------------------- */
 
+LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_select_scope {
     lspan_select_scope_row = 0,      /* the `keep` highest of each row: equal counts, one list a row */
     lspan_select_scope_shared = 1,   /* the `keep` tokens with the highest sums over all rows: one list for all */
@@ -85,6 +93,7 @@ typedef enum LSPAN_OPEN_ENUM lspan_select_scope {
 } lspan_select_scope;
 
 /* Tokens begin .. end-1. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_token_range {
     int64_t begin;
     int64_t end;
@@ -96,6 +105,7 @@ typedef struct lspan_token_range {
  * row). Lists ascend. Among equal scores the lowest token goes first, and in the joint scope among equal tokens the lowest
  * row. -0 equals 0; a NaN ranks below everything, and is never above a threshold. Shared sums are f64, in the order of the
  * rows. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_selection {
     lspan_select_scope scope;
     int64_t rows;   /* >= 0 */
@@ -114,12 +124,14 @@ typedef struct lspan_selection {
     int64_t *indptr; /* [lists + 1], lists = rows, or 1 if shared: list l is indices[indptr[l]] .. [indptr[l+1]-1] */
 } lspan_selection;
 
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_select_workspace_size(
     const lspan_context *context, const lspan_selection *selection, size_t *bytes);
 
 /* Takes O(rows * N) time in every scope. Errors: null_pointer, bad_shape (keep and capacity too), bad_stride,
  * bad_alignment, overflow (an offset is negative, or with it the last token does not fit in 31 bits), bad_value (scope,
  * threshold, offsets in the shared scope), bad_index (forced), workspace_too_small, executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_select(
     const lspan_context *context, const lspan_selection *selection, void *workspace, size_t workspace_bytes);
 
@@ -127,6 +139,7 @@ LSPAN_API lspan_status lspan_select(
 
 /* An array beside the keys and values that is kept in step: element (head, slot) has element_bytes bytes and lies at
  * data + (head * head_stride + slot) * element_bytes. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_side_array {
     void *data;            /* aligned to element_bytes */
     int64_t element_bytes; /* 1, 2, 4, 8 or 16 */
@@ -136,6 +149,7 @@ typedef struct lspan_side_array {
 /* Moves listed slots together, in place: for each head, entry i of its list goes to slot destination + i, and the slots
  * tail_begin .. tail_end-1 go behind the last entry. What lay in other slots from `destination` on is overwritten or left
  * as it was; slots below are not touched. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_compaction {
     int64_t heads;    /* Hk >= 1 */
     int64_t head_dim; /* D >= 1 */
@@ -156,6 +170,7 @@ typedef struct lspan_compaction {
 /* Errors: null_pointer, bad_shape, bad_stride, bad_alignment, bad_dtype, overflow, bad_index (indptr, or an entry that
  * does not ascend, lies below the destination, or reaches into the tail or beyond the slots), executor_failed. Takes the
  * time of reading the lists where everything lies in place. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_compact(const lspan_context *context, const lspan_compaction *compaction);
 
 /* ---- Keys at other positions ------------------------------------------------------------------------- */
@@ -165,6 +180,7 @@ LSPAN_API lspan_status lspan_compact(const lspan_context *context, const lspan_c
  * lspan_rope_table made for positions table_first .. table_first + table_rows - 1; the others stay. With `inverse` they
  * turn by as much the other way, which undoes the same call but for rounding. Not for frequencies that change with the
  * length ("dynamic NTK"). */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_rope_shifting {
     lspan_rope_layout layout;
     int64_t tokens;
@@ -183,6 +199,7 @@ typedef struct lspan_rope_shifting {
 
 /* Errors: null_pointer, bad_shape, bad_stride, bad_alignment, bad_dtype, overflow, bad_value (inverse), bad_index (a shift
  * outside the table), executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_rope_shift(const lspan_context *context, const lspan_rope_shifting *shifting);
 
 LSPAN_END_DECLS

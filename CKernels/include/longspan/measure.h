@@ -21,6 +21,7 @@ LSPAN_BEGIN_DECLS
  * it is exact only for whole numbers whose sums stay below 2^24.
  * Errors: null_pointer, bad_shape (count negative or not whole lines), bad_value (passes negative), bad_alignment,
  * overflow, executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_measure_read(
     const lspan_context *context, const float *data, int64_t count, int64_t passes, double *checksum);
 
@@ -29,6 +30,7 @@ LSPAN_API lspan_status lspan_measure_read(
  * variant or the CPU has no arithmetic in `dtype` (always for f16). *checksum = multiply-add instructions times their
  * lanes, exact up to 2^20 iterations.
  * Errors: null_pointer, bad_dtype, bad_value (iterations negative), overflow, executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_measure_fma(
     const lspan_context *context, lspan_dtype dtype, int64_t iterations, int64_t *flops, double *checksum);
 
@@ -36,6 +38,7 @@ LSPAN_API lspan_status lspan_measure_fma(
  * workers did. *checksum is the sum of the results of one pass of each worker, 0 for no passes: 2048 values of
  * x = -(i mod 64) / 8 a worker.
  * Errors: null_pointer, bad_value (passes negative), overflow, executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_measure_exp(
     const lspan_context *context, int64_t passes, int64_t *elements, double *checksum);
 

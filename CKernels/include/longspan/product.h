@@ -23,6 +23,7 @@ LSPAN_BEGIN_DECLS
  * for every ISA variant but not for every version of the library: not a file format. Types f32, f16, bf16, q4_0, q4_1,
  * q8_0, q4_k and q6_k. They take as many bytes as the blocks, and at most 3% more for the K types, when M is a multiple
  * of 32 and K one of 64. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_packed_weights {
     const void *data; /* aligned to LSPAN_WORKSPACE_ALIGNMENT */
     lspan_block_type type;
@@ -32,16 +33,19 @@ typedef struct lspan_packed_weights {
 
 /* Bytes of packed weights. Errors: null_pointer, bad_dtype (a type that cannot be packed), bad_shape (also where K is
  * not whole blocks), overflow. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_packed_bytes(lspan_block_type type, int64_t rows, int64_t columns, size_t *bytes);
 
 /* Packs weights into `packed`, of lspan_packed_bytes bytes and not overlapping them. Errors as there, and bad_alignment,
  * workspace_too_small (packed_bytes), executor_failed. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_pack_weights(
     const lspan_context *context, const lspan_weights *weights, void *packed, size_t packed_bytes);
 
 /* ---- Products -------------------------------------------------------------------------------------- */
 
 /* In what the products of weights and inputs are made. Sums are f32 in any case. */
+LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_product_mode {
     /* As the weights are: inputs of the q types are rounded to 8 bits, 32 at a time with one f32 scale
      * (max |x| / 127) as in llama.cpp's q8_0 but for the scale's precision, and 32 products are summed exactly; inputs
@@ -53,6 +57,7 @@ typedef enum LSPAN_OPEN_ENUM lspan_product_mode {
 } lspan_product_mode;
 
 /* One output of a product: y = x W^T, y += x W^T with accumulate, or activation(x G^T) * (x W^T) with a gate. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_product_output {
     lspan_packed_weights weights; /* W [M, K] */
     lspan_packed_weights gate;    /* G, of the type and shape of W; data NULL for none */
@@ -63,6 +68,7 @@ typedef struct lspan_product_output {
 } lspan_product_output;
 
 /* Products of one input with several weights: queries, keys and values of attention are made in one call. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_product {
     int64_t rows;    /* R */
     int64_t columns; /* K, of all weights */
@@ -76,8 +82,10 @@ typedef struct lspan_product {
 /* The workspace holds the inputs as the weights want them and the sums of a worker's panels.
  * Errors: null_pointer, bad_shape, bad_stride, bad_alignment, bad_dtype, bad_value (mode, accumulate, activation),
  * overflow, workspace_too_small, executor_failed; all before anything is written but the last. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_product_workspace_size(
     const lspan_context *context, const lspan_product *product, size_t *bytes);
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_product_run(
     const lspan_context *context, const lspan_product *product, void *workspace, size_t workspace_bytes);
 

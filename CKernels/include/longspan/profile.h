@@ -50,6 +50,7 @@
 LSPAN_BEGIN_DECLS
 
 /* The kernels that are told apart. Numbers are pinned; new ones may be added at the end. */
+LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_profile_kernel {
     lspan_profile_kernel_attention_prefill = 0,
     lspan_profile_kernel_attention_decode = 1,
@@ -81,11 +82,14 @@ typedef enum LSPAN_OPEN_ENUM lspan_profile_kernel {
 } lspan_profile_kernel;
 
 /* Kernels are numbered 0 .. lspan_profile_kernel_count()-1. */
+LSPAN_SINCE(0, 1)
 LSPAN_API size_t lspan_profile_kernel_count(void);
 /* The kernel's identifier without its prefix ("attention_decode"), or "unknown" for a number that is none. Static. */
+LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_profile_kernel_name(lspan_profile_kernel kernel);
 
 /* One call. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_profile_event {
     uint64_t start_ns;    /* when the kernel began, its arguments checked: lspan_profile_clock's time */
     uint64_t duration_ns;
@@ -102,6 +106,7 @@ typedef struct lspan_profile_event {
 } lspan_profile_event;
 
 /* Sums over the recorded calls of one kernel. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_profile_totals {
     int64_t calls;
     int64_t nanoseconds;
@@ -115,31 +120,38 @@ typedef struct lspan_profile_totals {
  *   events  [capacity], aligned to 8 bytes, written to until lspan_profile_stop has returned; NULL with capacity 0
  *           for totals alone. Calls beyond the capacity are in the totals and counted as lost.
  * Errors: null_pointer, bad_alignment, overflow (the array does not fit in memory), bad_value (it is on already). */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_profile_start(lspan_context *context, lspan_profile_event *events, size_t capacity);
 
 /* Turns the profile off and waits for calls that are just being recorded, not for calls that still run: when it
  * returns, the events are complete and the library uses them no more. Nothing happens where it is off. Totals stay.
  * Errors: null_pointer. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_profile_stop(lspan_context *context);
 
 /* 1 if the profile is on, else 0; 0 for NULL. */
+LSPAN_SINCE(0, 1)
 LSPAN_API int lspan_profile_is_on(const lspan_context *context);
 
 /* The totals of one kernel since the last start; zeros before the first. While calls are being recorded, each number
  * is one that was true at some moment, not all at the same one.
  * Errors: null_pointer, bad_value (no such kernel). */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_profile_read(
     const lspan_context *context, lspan_profile_kernel kernel, lspan_profile_totals *totals);
 
 /* Events stored since the last start, and those lost because the array was full. Stored events may be read once the
  * profile is off. Errors: null_pointer. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_profile_count(const lspan_context *context, size_t *stored, size_t *lost);
 
 /* What the engine wants to find again in the events of this thread's calls from now on, on any context: a layer, for
  * example. -1 until it is set. As cheap as a store, whether a profile is on or not. */
+LSPAN_SINCE(0, 1)
 LSPAN_API void lspan_profile_set_tag(int32_t tag);
 
 /* Nanoseconds on the clock of the events (CLOCK_MONOTONIC), so that a host can put times of its own beside them. */
+LSPAN_SINCE(0, 1)
 LSPAN_API uint64_t lspan_profile_clock(void);
 
 LSPAN_END_DECLS

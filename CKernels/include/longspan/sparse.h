@@ -29,6 +29,7 @@ LSPAN_BEGIN_DECLS
  * T = 2, S = 6, block 2, entries {0, 2}, causal:   1 1 . . 1 .
  *                                                  1 1 . . 1 1
  */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_sparse_attention {
     lspan_attention attention;
     int64_t block;        /* tokens of an entry: 1 for a list of tokens */
@@ -38,19 +39,23 @@ typedef struct lspan_sparse_attention {
     const int32_t *indices; /* [indptr[lists]] */
 } lspan_sparse_attention;
 
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_sparse_prefill_workspace_size(
     const lspan_context *context, const lspan_sparse_attention *sparse, size_t *bytes);
 
 /* For any T. A task packs the listed keys once for the rows of a tile of queries that share the list.
  * Errors: those of lspan_attention_prefill; bad_shape (block, list_heads, query_tokens), bad_index (indptr, entries). */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_sparse_prefill(
     const lspan_context *context, const lspan_sparse_attention *sparse, void *workspace, size_t workspace_bytes);
 
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_sparse_decode_workspace_size(
     const lspan_context *context, const lspan_sparse_attention *sparse, size_t *bytes);
 
 /* For T = 0 .. 8 query tokens a sequence: each listed key is read once for all T*G rows; a list is split over tasks.
  * query_tokens must be 0 or at least T. Errors: as lspan_sparse_prefill, and bad_shape for a larger T. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_sparse_decode(
     const lspan_context *context, const lspan_sparse_attention *sparse, void *workspace, size_t workspace_bytes);
 
@@ -79,6 +84,7 @@ LSPAN_API lspan_status lspan_sparse_decode(
  *     1 1 . 1 1 1 1 .
  *     1 1 . . 1 1 1 1
  */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_lag_attention {
     /* causal 1, window 0, one sequence, kv_lengths NULL */
     lspan_attention attention;
@@ -92,11 +98,13 @@ typedef struct lspan_lag_attention {
     const int32_t *kept;
 } lspan_lag_attention;
 
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_lag_prefill_workspace_size(
     const lspan_context *context, const lspan_lag_attention *lag, size_t *bytes);
 
 /* Errors: those of lspan_attention_prefill; bad_shape (more than one sequence, leading, lag, raw_windows, keep,
  * kept_windows), bad_value (causal, window, kv_lengths), bad_index (a kept slot outside its window or out of order). */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_lag_prefill(
     const lspan_context *context, const lspan_lag_attention *lag, void *workspace, size_t workspace_bytes);
 

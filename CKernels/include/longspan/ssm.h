@@ -50,6 +50,7 @@ LSPAN_BEGIN_DECLS
 /* ---- The step ---------------------------------------------------------------------------------------- */
 
 /* A scale and a threshold for each channel (Mamba) or head (Mamba-2), of one sequence or of all. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_dt_filter {
     const float *scales;     /* finite and at least 0; NULL for ones */
     const float *thresholds; /* not NaN; NULL where every token is kept */
@@ -57,6 +58,7 @@ typedef struct lspan_dt_filter {
 } lspan_dt_filter;
 
 /* How dt is made of what is given: see the top of this file. {NULL, 0, 0, INFINITY, NULL} takes it as it is. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_dt_rule {
     const float *bias;    /* [E] or [H] f32, or NULL */
     int32_t softplus;     /* 0 or 1 */
@@ -67,12 +69,14 @@ typedef struct lspan_dt_rule {
 
 /* The steps that a scan would use, for calibration: steps [sum L, channels] f32 with row_stride, of dt
  * [sum L, channels]. The rule's values are per channel (or head). Errors: those above. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_dt_steps(
     const lspan_context *context, int64_t sequences, const int64_t *indptr, int64_t channels, lspan_matrix dt,
     const lspan_dt_rule *rule, float *steps, int64_t row_stride);
 
 /* ---- Mamba: selective scan --------------------------------------------------------------------------- */
 
+LSPAN_SINCE(0, 1)
 typedef struct lspan_selective_scan {
     int64_t sequences;     /* B */
     const int64_t *indptr; /* [B + 1] rows of each sequence */
@@ -100,27 +104,32 @@ typedef struct lspan_selective_scan {
 } lspan_selective_scan;
 
 /* Bytes of workspace of a scan: grows with the workers, not with L. Errors: those of the call that concern shapes. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_selective_scan_workspace_size(
     const lspan_context *context, const lspan_selective_scan *scan, size_t *bytes);
 
 /* The scan, for any L. Tasks are (sequence, strip of channels). */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_selective_scan_run(
     const lspan_context *context, const lspan_selective_scan *scan, void *workspace, size_t workspace_bytes);
 
 /* The scan for 0 .. 8 tokens a sequence, as decoding needs it: states are read and written once, in place where both
  * pointers are equal, and there is no workspace. Errors also: bad_shape for more tokens; null_pointer without final_state.
  * A is not looked at before it is used: a positive one grows the state. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_selective_update(const lspan_context *context, const lspan_selective_scan *scan);
 
 /* ---- Mamba-2: SSD scan ------------------------------------------------------------------------------- */
 
 /* How a scan of Mamba-2 is computed. */
+LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_ssd_form {
     lspan_ssd_form_automatic = 0, /* the faster by shape, see lspan_ssd_scan_form */
     lspan_ssd_form_recurrent = 1, /* a token at a time: 5 * P * N flops a token and head */
     lspan_ssd_form_chunked = 2    /* by products over chunks of tokens: Dao and Gu 2024, section 6 */
 } lspan_ssd_form;
 
+LSPAN_SINCE(0, 1)
 typedef struct lspan_ssd_scan {
     int64_t sequences;     /* B */
     const int64_t *indptr; /* [B + 1] rows of each sequence */
@@ -151,10 +160,12 @@ typedef struct lspan_ssd_scan {
 
 /* The form that a scan of these shapes takes; the call's own where it names one. Automatic is chunked where the longest
  * sequence has 8 tokens or more: fewer do not pay for turning the states around. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_scan_form(
     const lspan_context *context, const lspan_ssd_scan *scan, lspan_ssd_form *form);
 
 /* Bytes of workspace of a scan: grows with the workers, not with L. Errors: those of the call that concern shapes. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_scan_workspace_size(
     const lspan_context *context, const lspan_ssd_scan *scan, size_t *bytes);
 
@@ -162,11 +173,13 @@ LSPAN_API lspan_status lspan_ssd_scan_workspace_size(
  * and tokens that a head's filter dropped take no part in the other products. Where x, B and C are all bf16 and the CPU has
  * bf16 dot products, and N is even, the chunked form rounds to bf16 what it multiplies (the state as it is read, the
  * weighted C B^T, and dt x where the state takes it), with sums and the carried state in f32. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_scan_run(
     const lspan_context *context, const lspan_ssd_scan *scan, void *workspace, size_t workspace_bytes);
 
 /* The scan for 0 .. 8 tokens a sequence, in place where both state pointers are equal, without workspace.
  * Errors also: bad_shape for more tokens; null_pointer without final_state. */
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_ssd_update(const lspan_context *context, const lspan_ssd_scan *scan);
 
 /* ---- Causal convolution ------------------------------------------------------------------------------ */
@@ -178,6 +191,7 @@ LSPAN_API lspan_status lspan_ssd_update(const lspan_context *context, const lspa
  * x before the first token is the initial state: its row j of W - 1 is x_{j-W+1}. The final state holds the last W - 1
  * rows of x in the same way, as f32, of the initial state where the sequence is shorter. One token a sequence is the
  * update of decoding, and needs no function of its own. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_causal_conv {
     int64_t sequences;     /* B */
     const int64_t *indptr; /* [B + 1] rows of each sequence */
@@ -195,6 +209,7 @@ typedef struct lspan_causal_conv {
     lspan_matrix_out output; /* y [sum L, E]; must not overlap an input */
 } lspan_causal_conv;
 
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_causal_conv_run(const lspan_context *context, const lspan_causal_conv *convolution);
 
 /* ---- Gated RMSNorm ----------------------------------------------------------------------------------- */
@@ -205,6 +220,7 @@ LSPAN_API lspan_status lspan_causal_conv_run(const lspan_context *context, const
  *     norm first (norm_first 1):   y = norm(x) * weight * silu(z)
  *
  * with norm(v) = v / sqrt(mean(v^2) + epsilon) over each of `groups` equal runs of the columns. In place on x or z allowed. */
+LSPAN_SINCE(0, 1)
 typedef struct lspan_gated_rms_norm {
     int64_t rows;
     int64_t columns; /* at least 1 */
@@ -217,6 +233,7 @@ typedef struct lspan_gated_rms_norm {
     lspan_matrix_out output; /* y [rows, columns] */
 } lspan_gated_rms_norm;
 
+LSPAN_SINCE(0, 1)
 LSPAN_API lspan_status lspan_gated_rms_norm_run(const lspan_context *context, const lspan_gated_rms_norm *norm);
 
 LSPAN_END_DECLS

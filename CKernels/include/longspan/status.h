@@ -11,6 +11,7 @@
 
 LSPAN_BEGIN_DECLS
 
+LSPAN_SINCE(0, 1)
 typedef enum LSPAN_OPEN_ENUM lspan_status {
     lspan_status_ok = 0,
     lspan_status_null_pointer = 10,        /* a required pointer is NULL */
@@ -30,9 +31,11 @@ typedef enum LSPAN_OPEN_ENUM lspan_status {
 
 /* The status's identifier without its prefix ("bad_shape"), or "unknown" for a number not listed above.
  * The string is static. */
+LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_status_name(lspan_status status);
 
 /* One English sentence fragment that says what the status means. The string is static. */
+LSPAN_SINCE(0, 1)
 LSPAN_API const char *lspan_status_description(lspan_status status);
 
 LSPAN_END_DECLS
