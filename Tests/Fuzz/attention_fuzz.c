@@ -10,18 +10,13 @@ typedef struct drawn_attention {
     int64_t slots;
 } drawn_attention;
 
-static int is_array(const void *array, size_t element)
-{
-    return array && (uintptr_t)array % element == 0;
-}
-
 static void draw_kv_lengths(fuzz *f, lspan_attention *a)
 {
     a->kv_lengths = NULL;
     if (fuzz_below(f, 4) != 0 || a->sequences < 0 || a->sequences > 6 || a->kv_heads < 0 || a->kv_heads > 8) return;
     int64_t *lengths = fuzz_indices(f, a->sequences * a->kv_heads, sizeof *lengths);
     a->kv_lengths = lengths;
-    if (!is_array(lengths, sizeof *lengths) || !is_array(a->kv_indptr, 8)) return;
+    if (!fuzz_usable(lengths, sizeof *lengths) || !fuzz_usable(a->kv_indptr, 8)) return;
     for (int64_t b = 0; b < a->sequences; b++) {
         uint64_t slots = (uint64_t)a->kv_indptr[b + 1] - (uint64_t)a->kv_indptr[b];
         for (int64_t h = 0; h < a->kv_heads; h++) {
@@ -46,7 +41,7 @@ static void draw_rotation(fuzz *f, drawn_attention *d)
     if (fuzz_below(f, 2) && d->slots >= 0 && d->slots < 1000) {
         int32_t *positions = fuzz_indices(f, d->slots, sizeof *positions);
         r->positions = positions;
-        for (int64_t s = 0; is_array(positions, 4) && s < d->slots; s++) {
+        for (int64_t s = 0; fuzz_usable(positions, 4) && s < d->slots; s++) {
             positions[s] = (int32_t)(fuzz_bits(f) % (uint64_t)(r->rows > 0 ? r->rows : 1));
             if (fuzz_wild(f, 60)) positions[s] = (int32_t)fuzz_bad_number(f);
         }
@@ -97,19 +92,6 @@ static void place_attention(fuzz *f, drawn_attention *d)
     a->output_head_stride = output.head_stride;
 }
 
-/* Asks for workspace and runs. */
-#define RUN(f, context, call, size, run) \
-    do { \
-        size_t bytes_ = 0, given_; \
-        lspan_status query_ = size(context, call, fuzz_wild(f, 64) ? NULL : &bytes_); \
-        if (query_ != lspan_status_ok && bytes_ != 0) fuzz_fail("a refused query wrote a size"); \
-        query_ = size(context, call, &bytes_); \
-        void *workspace_ = fuzz_workspace(f, query_, bytes_, &given_); \
-        lspan_status status_ = run(context, call, workspace_, given_); \
-        if (query_ != lspan_status_ok && status_ == lspan_status_ok) fuzz_fail("a call that has no workspace ran"); \
-        fuzz_finish(f, context, status_); \
-    } while (0)
-
 static void fuzz_attention_prefill(fuzz *f)
 {
     const lspan_context *context = fuzz_context(f);
@@ -117,7 +99,7 @@ static void fuzz_attention_prefill(fuzz *f)
     draw_attention(f, &d, 4, 30);
     place_attention(f, &d);
     const lspan_attention *call = fuzz_wild(f, 64) ? NULL : &d.a;
-    RUN(f, context, call, lspan_attention_prefill_workspace_size, lspan_attention_prefill);
+    FUZZ_RUN(f, context, call, lspan_attention_prefill_workspace_size, lspan_attention_prefill);
 }
 
 static void fuzz_attention_decode(fuzz *f)
@@ -127,7 +109,7 @@ static void fuzz_attention_decode(fuzz *f)
     draw_attention(f, &d, 4, fuzz_wild(f, 16) ? 10 : 8);
     place_attention(f, &d);
     const lspan_attention *call = fuzz_wild(f, 64) ? NULL : &d.a;
-    RUN(f, context, call, lspan_attention_decode_workspace_size, lspan_attention_decode);
+    FUZZ_RUN(f, context, call, lspan_attention_decode_workspace_size, lspan_attention_decode);
 }
 
 static void fuzz_attention_merge(fuzz *f)
@@ -152,7 +134,7 @@ static void fuzz_attention_merge(fuzz *f)
 static void draw_lists(fuzz *f, lspan_sparse_attention *s)
 {
     const lspan_attention *a = &s->attention;
-    int good = a->sequences >= 0 && a->sequences < 10 && is_array(a->query_indptr, 8) && is_array(a->kv_indptr, 8);
+    int good = a->sequences >= 0 && a->sequences < 10 && fuzz_usable(a->query_indptr, 8) && fuzz_usable(a->kv_indptr, 8);
     int64_t lists = 0, heads = s->list_heads == 1 ? 1 : a->kv_heads, entries = 0, owner[512];
     for (int64_t b = 0; good && b < a->sequences; b++) {
         __int128 tokens = (__int128)a->query_indptr[b + 1] - a->query_indptr[b];
@@ -175,7 +157,7 @@ static void draw_lists(fuzz *f, lspan_sparse_attention *s)
     if (!good || entries < 0 || entries > 4096) entries = 0;
     int32_t *indices = fuzz_indices(f, entries, sizeof *indices);
     s->indices = indices;
-    if (!good || !is_array(indices, 4) || !is_array(s->indptr, 8)) return;
+    if (!good || !fuzz_usable(indices, 4) || !fuzz_usable(s->indptr, 8)) return;
     for (int64_t l = 0; l < lists; l++) {
         int64_t begin = s->indptr[l], end = s->indptr[l + 1], b = owner[l];
         if (begin < 0 || end > entries) continue;
@@ -206,7 +188,7 @@ static void fuzz_sparse_prefill(fuzz *f)
     lspan_sparse_attention s;
     draw_sparse(f, &d, &s, 20);
     const lspan_sparse_attention *call = fuzz_wild(f, 64) ? NULL : &s;
-    RUN(f, context, call, lspan_sparse_prefill_workspace_size, lspan_sparse_prefill);
+    FUZZ_RUN(f, context, call, lspan_sparse_prefill_workspace_size, lspan_sparse_prefill);
 }
 
 static void fuzz_sparse_decode(fuzz *f)
@@ -216,7 +198,7 @@ static void fuzz_sparse_decode(fuzz *f)
     lspan_sparse_attention s;
     draw_sparse(f, &d, &s, 8);
     const lspan_sparse_attention *call = fuzz_wild(f, 64) ? NULL : &s;
-    RUN(f, context, call, lspan_sparse_decode_workspace_size, lspan_sparse_decode);
+    FUZZ_RUN(f, context, call, lspan_sparse_decode_workspace_size, lspan_sparse_decode);
 }
 
 /* ---- Lag windows --------------------------------------------------------------------------------------- */
@@ -227,7 +209,7 @@ static void draw_kept(fuzz *f, lspan_lag_attention *l)
     int64_t entries = count > 1e9L ? 1000000000 : (int64_t)count;
     int32_t *kept = fuzz_indices(f, entries, sizeof *kept);
     l->kept = kept;
-    if (!is_array(kept, 4) || entries < 1 || entries > FUZZ_MOST_BYTES / 4) return;
+    if (!fuzz_usable(kept, 4) || entries < 1 || entries > FUZZ_MOST_BYTES / 4) return;
     for (int64_t i = 0; i < entries; i++) {
         int64_t window = i / l->keep % l->kept_windows, entry = i % l->keep, slot;
         if (__builtin_mul_overflow(window, l->lag, &slot) || __builtin_add_overflow(slot, l->leading, &slot)) slot = 0;
@@ -257,7 +239,7 @@ static void fuzz_lag_prefill(fuzz *f)
     place_attention(f, &d);
     l.attention = d.a;
     const lspan_lag_attention *call = fuzz_wild(f, 64) ? NULL : &l;
-    RUN(f, context, call, lspan_lag_prefill_workspace_size, lspan_lag_prefill);
+    FUZZ_RUN(f, context, call, lspan_lag_prefill_workspace_size, lspan_lag_prefill);
 }
 
 const fuzz_target fuzz_attention_targets[] = {

@@ -43,7 +43,7 @@ static void fuzz_embedding(fuzz *f)
     lspan_weights table = draw_weights(f);
     int64_t tokens = fuzz_dim(f, 0, 20);
     int32_t *ids = fuzz_indices(f, tokens, sizeof *ids);
-    for (int64_t t = 0; ids && (uintptr_t)ids % 4 == 0 && t < tokens && tokens <= 20; t++) {
+    for (int64_t t = 0; fuzz_usable(ids, 4) && t < tokens && tokens <= 20; t++) {
         ids[t] = (int32_t)(fuzz_bits(f) % (uint64_t)(table.rows > 0 ? table.rows : 1));
         if (fuzz_wild(f, 64)) ids[t] = (int32_t)fuzz_bad_number(f);
     }
@@ -70,12 +70,7 @@ static void fuzz_linear(fuzz *f)
     fuzz_place(f);
     l.input = input.data;
     l.output = output.data;
-    size_t bytes = 0, given;
-    lspan_status query = lspan_linear_workspace_size(context, &l, &bytes);
-    void *workspace = fuzz_workspace(f, query, bytes, &given);
-    lspan_status status = lspan_linear_run(context, &l, workspace, given);
-    if (query != lspan_status_ok && status == lspan_status_ok) fuzz_fail("a call that has no workspace ran");
-    fuzz_finish(f, context, status);
+    FUZZ_RUN(f, context, &l, lspan_linear_workspace_size, lspan_linear_run);
 }
 
 static void fuzz_norm(fuzz *f, int layer)
@@ -171,7 +166,7 @@ static void fuzz_log_softmax_gather(fuzz *f)
     const lspan_context *context = fuzz_context(f);
     int64_t rows = fuzz_dim(f, 0, 10), vocabulary = fuzz_dim(f, 1, 200);
     int32_t *targets = fuzz_indices(f, rows, sizeof *targets);
-    for (int64_t r = 0; targets && (uintptr_t)targets % 4 == 0 && r < rows && rows <= 10; r++) {
+    for (int64_t r = 0; fuzz_usable(targets, 4) && r < rows && rows <= 10; r++) {
         targets[r] = (int32_t)(fuzz_bits(f) % (uint64_t)(vocabulary > 0 ? vocabulary : 1));
         if (fuzz_wild(f, 32)) targets[r] = (int32_t)fuzz_bad_number(f);
     }

@@ -173,6 +173,13 @@ long double fuzz_count(int64_t a, int64_t b, int64_t c, size_t element)
     return (long double)a * b * c * element;
 }
 
+int64_t fuzz_product(int64_t a, int64_t b)
+{
+    int64_t product;
+    if (a < 0 || b < 0) return -1;
+    return __builtin_mul_overflow(a, b, &product) ? INT64_MAX : product;
+}
+
 void fuzz_work(fuzz *f, int64_t a, int64_t b, int64_t c, int64_t d)
 {
     if (a < 0 || b < 0 || c < 0 || d < 0) return;
@@ -289,7 +296,7 @@ void *fuzz_indices(fuzz *f, int64_t count, size_t element)
     return keep_block(f, calloc((size_t)count, element));
 }
 
-static int is_usable(const void *array, size_t element)
+int fuzz_usable(const void *array, size_t element)
 {
     return array && array != guard && (uintptr_t)array % element == 0;
 }
@@ -299,7 +306,7 @@ const int64_t *fuzz_indptr(fuzz *f, int64_t sequences, int64_t most, int64_t *to
     int64_t *indptr = fuzz_indices(f, sequences == INT64_MAX ? sequences : sequences + 1, sizeof *indptr);
     *total = 0;
     if (sequences < 0) return (const int64_t *)(void *)guard;
-    if (!is_usable(indptr, sizeof *indptr)) return indptr;
+    if (!fuzz_usable(indptr, sizeof *indptr)) return indptr;
     for (int64_t b = 0; b < sequences; b++) {
         indptr[b + 1] = indptr[b] + (int64_t)fuzz_below(f, (uint32_t)most + 1);
     }
@@ -317,6 +324,7 @@ static void fill_floats(fuzz *f, char *at, size_t bytes, fuzz_content content)
         uint64_t bits = fuzz_bits(f);
         float value = (float)((double)(bits >> 40) / 8388608.0 - 1.0);
         if (content == fuzz_decay) value = -(value * value);
+        if (content == fuzz_scale) value = value * value;
         if (f->values == 2 && bits % 4 == 0) value = special_float(f);
         uint32_t raw;
         memcpy(&raw, &value, sizeof raw);

@@ -22,7 +22,14 @@
 #define FUZZ_MOST_WORK 400000
 
 /* What an operand's memory is filled with. */
-typedef enum fuzz_content { fuzz_bytes, fuzz_f32, fuzz_f16, fuzz_bf16, fuzz_decay } fuzz_content;
+typedef enum fuzz_content {
+    fuzz_bytes,
+    fuzz_f32,
+    fuzz_f16,
+    fuzz_bf16,
+    fuzz_decay, /* f32, none above 0 */
+    fuzz_scale  /* f32, none below 0 */
+} fuzz_content;
 
 typedef struct fuzz_operand {
     void *field; /* the pointer that gets the address */
@@ -80,6 +87,8 @@ long double fuzz_span(
     int64_t outer, int64_t outer_stride, int64_t middle, int64_t middle_stride, int64_t inner, size_t element);
 /* Bytes of a contiguous array. */
 long double fuzz_count(int64_t a, int64_t b, int64_t c, size_t element);
+/* a * b, the greatest number where that is too much, -1 where a factor is negative. */
+int64_t fuzz_product(int64_t a, int64_t b);
 /* Counts steps that a call takes though its operands are small: stride 0 repeats rows. */
 void fuzz_work(fuzz *f, int64_t a, int64_t b, int64_t c, int64_t d);
 
@@ -101,6 +110,8 @@ void fuzz_matrix_output(fuzz *f, lspan_matrix_out *view, int64_t rows, int64_t c
 /* An array that the library reads as numbers of places, never shared with other operands: exactly `count` elements of
  * `element` bytes, zeroed; NULL where that is too much or, in wild calls, sometimes. */
 void *fuzz_indices(fuzz *f, int64_t count, size_t element);
+/* Whether an array may be read. */
+int fuzz_usable(const void *array, size_t element);
 /* indptr of `sequences` with steps of 0 .. most; in wild calls sometimes with a wrong entry. *total: its last entry, 0
  * without one. */
 const int64_t *fuzz_indptr(fuzz *f, int64_t sequences, int64_t most, int64_t *total);
@@ -115,6 +126,19 @@ void *fuzz_workspace(fuzz *f, lspan_status query, size_t bytes, size_t *given);
 void fuzz_finish(fuzz *f, const lspan_context *context, lspan_status status);
 /* Ends the process, as a finding. */
 void fuzz_fail(const char *what);
+
+/* Asks for workspace, runs, and finishes. */
+#define FUZZ_RUN(f, context, call, size, run) \
+    do { \
+        size_t bytes_ = 0, given_; \
+        lspan_status query_ = size(context, call, fuzz_wild(f, 64) ? NULL : &bytes_); \
+        if (query_ != lspan_status_ok && bytes_ != 0) fuzz_fail("a refused query wrote a size"); \
+        query_ = size(context, call, &bytes_); \
+        void *workspace_ = fuzz_workspace(f, query_, bytes_, &given_); \
+        lspan_status status_ = run(context, call, workspace_, given_); \
+        if (query_ != lspan_status_ok && status_ == lspan_status_ok) fuzz_fail("a call that has no workspace ran"); \
+        fuzz_finish(f, context, status_); \
+    } while (0)
 
 /* ---- Targets ------------------------------------------------------------------------------------------- */
 
