@@ -278,9 +278,12 @@ int64_t lspan_moved_rows(const lspan_compaction *c)
 
 lspan_cost lspan_compact_cost(const lspan_compaction *c)
 {
-    int64_t slot_bytes = c->head_dim * (size_of(c->keys.dtype) + size_of(c->values.dtype));
+    int64_t moved = lspan_moved_rows(c), slot_bytes = 0;
+    lspan_cost cost = {0, 0, 0};
+    if (moved == 0) return cost;
+    slot_bytes = c->head_dim * (size_of(c->keys.dtype) + size_of(c->values.dtype));
     for (int64_t s = 0; s < c->side_count; s++) slot_bytes += c->side[s].element_bytes;
-    lspan_cost cost = {2 * lspan_moved_rows(c) * slot_bytes, 0, 0};
+    cost.bytes = 2 * moved * slot_bytes;
     return cost;
 }
 

@@ -60,9 +60,9 @@ static void draw_attention(fuzz *f, drawn_attention *d, int64_t sequences, int64
     a->kv_heads = fuzz_dim(f, 1, 3);
     a->query_heads = a->kv_heads >= 1 && a->kv_heads <= 3 && !fuzz_wild(f, 12) ? a->kv_heads * group : fuzz_dim(f, 1, 8);
     a->head_dim = fuzz_dim(f, 1, 32);
-    if (a->head_dim >= 1 && a->head_dim <= 32) a->head_dim = 8 * (fuzz_below(f, 4) ? 1 + a->head_dim % 8 : a->head_dim);
-    a->query_indptr = fuzz_indptr(f, a->sequences, most_tokens, &d->tokens);
-    a->kv_indptr = fuzz_indptr(f, a->sequences, 40, &d->slots);
+    if (a->head_dim >= 1 && a->head_dim <= 32) a->head_dim = 8 * (fuzz_below(f, 8) ? 1 + a->head_dim % 4 : a->head_dim);
+    a->query_indptr = fuzz_indptr(f, a->sequences, fuzz_below(f, 4) ? 4 : most_tokens, &d->tokens);
+    a->kv_indptr = fuzz_indptr(f, a->sequences, fuzz_below(f, 4) ? 12 : 40, &d->slots);
     draw_kv_lengths(f, a);
     a->queries.dtype = fuzz_dtype(f);
     a->keys.dtype = fuzz_dtype(f);
@@ -152,12 +152,12 @@ static void draw_lists(fuzz *f, lspan_sparse_attention *s)
             owner[lists++] = b;
         }
     }
-    /* calls with shapes like these are refused before a list is looked at */
-    s->indptr = fuzz_indptr(f, good ? lists : 0, 6, &entries);
-    if (!good || entries < 0 || entries > 4096) entries = 0;
+    /* calls with shapes like these are refused at the latest because of it */
+    if (!good) return;
+    s->indptr = fuzz_indptr(f, lists, 6, &entries);
     int32_t *indices = fuzz_indices(f, entries, sizeof *indices);
     s->indices = indices;
-    if (!good || !fuzz_usable(indices, 4) || !fuzz_usable(s->indptr, 8)) return;
+    if (!fuzz_usable(indices, 4) || !fuzz_usable(s->indptr, 8)) return;
     for (int64_t l = 0; l < lists; l++) {
         int64_t begin = s->indptr[l], end = s->indptr[l + 1], b = owner[l];
         if (begin < 0 || end > entries) continue;

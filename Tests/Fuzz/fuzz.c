@@ -201,7 +201,13 @@ size_t fuzz_element(lspan_dtype dtype)
 void fuzz_operand_at(fuzz *f, void *field, long double bytes, size_t alignment, fuzz_content content, int written)
 {
     if (f->operand_count == FUZZ_OPERANDS) fuzz_fail("too many operands for the harness");
-    f->operands[f->operand_count++] = (fuzz_operand){field, bytes, alignment, content, written, NULL, NULL, NULL};
+    f->operands[f->operand_count++] = (fuzz_operand){
+        .field = field, .bytes = bytes, .alignment = alignment, .content = content, .written = written};
+}
+
+void fuzz_alone(fuzz *f)
+{
+    f->operands[f->operand_count - 1].alone = 1;
 }
 
 static size_t alignment_of(fuzz_content content)
@@ -377,7 +383,7 @@ static void place_one(fuzz *f, fuzz_operand *o)
     set_pointer(o->field, o->at);
 }
 
-/* All operands in one block, at places of their own choice. */
+/* All operands but those that stay alone in one block, at places of their own choice. */
 static void place_overlapping(fuzz *f)
 {
     size_t most = 0;
@@ -392,6 +398,10 @@ static void place_overlapping(fuzz *f)
     fill(f, block, size, fuzz_f32);
     for (size_t i = 0; i < f->operand_count; i++) {
         fuzz_operand *o = &f->operands[i];
+        if (o->alone) {
+            place_one(f, o);
+            continue;
+        }
         size_t places = (size - (size_t)o->bytes) / o->alignment + 1;
         set_pointer(o->field, block + (fuzz_byte(f) << 8 | fuzz_byte(f)) % places * o->alignment);
     }

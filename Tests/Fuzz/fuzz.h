@@ -37,6 +37,7 @@ typedef struct fuzz_operand {
     size_t alignment;
     fuzz_content content;
     int written;
+    int alone;    /* never shares memory with others */
     char *block;  /* what was allocated, or NULL */
     char *at;     /* where the operand begins in it */
     char *before; /* its bytes before the call */
@@ -99,7 +100,9 @@ size_t fuzz_element(lspan_dtype dtype);
 void fuzz_operand_at(fuzz *f, void *field, long double bytes, size_t alignment, fuzz_content content, int written);
 void fuzz_input(fuzz *f, void *field, long double bytes, fuzz_content content);
 void fuzz_output(fuzz *f, void *field, long double bytes, fuzz_content content);
-/* The same, but in one call of two the pointer is NULL. */
+/* The operand registered last is one that the library counts or points with: it never shares memory. */
+void fuzz_alone(fuzz *f);
+/* The same as an input or output, but in one call of two the pointer is NULL. */
 void fuzz_optional(fuzz *f, void *field, long double bytes, fuzz_content content, int written);
 /* Registers the data of a view with the strides drawn. */
 void fuzz_heads_input(fuzz *f, lspan_heads *view, int64_t tokens, int64_t heads, int64_t head_dim);
