@@ -157,6 +157,8 @@ static void test_selection(void)
     SELECT(bad_alignment, call.indptr = shifted(call.indptr, 4));
     REFUSE(lspan_select(context, &good, shifted(workspace.data, 4), workspace.bytes - 64), bad_alignment);
     SELECT_SIZE(overflow, call.rows = INT64_MAX - 1);
+    SELECT_SIZE(overflow, call.forced_count = INT64_MAX / 16);
+    SELECT(overflow, call.capacity = INT64_MAX / 4);
     SELECT(overflow, call.score_row_stride = INT64_MAX);
     SELECT(overflow, call.row_offsets = large);
     SELECT(overflow, call.row_offsets = negative);
@@ -236,6 +238,7 @@ static void test_compaction(void)
     COMPACT(bad_dtype, call.keys.dtype = UNKNOWN_DTYPE);
     COMPACT(bad_dtype, call.values.dtype = UNKNOWN_DTYPE);
     COMPACT(overflow, call.side_count = INT64_MAX);
+    COMPACT(overflow, call.side_count = INT64_MAX / 24);
     COMPACT(overflow, call.heads = call.lists = INT64_MAX);
     COMPACT(overflow, call.head_dim = INT64_MAX);
     COMPACT(overflow, call.keys.head_stride = INT64_MAX);
