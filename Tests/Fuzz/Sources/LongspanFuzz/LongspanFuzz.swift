@@ -13,13 +13,16 @@ import Glibc
     }
     var count = CommandLine.argc
     var arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = CommandLine.unsafeArgv
-    exit(
-      LLVMFuzzerRunDriver(&count, &arguments) { data, size in
-        let bytes = Array(UnsafeBufferPointer(start: data, count: size))
-        if LongspanFuzz.target == "gguf" { GGUFTarget.run(bytes) } else { TokenizerTarget.run(bytes) }
-        return 0
-      })
+    exit(LLVMFuzzerRunDriver(&count, &arguments) { testOneInput($0, $1) })
   }
+}
+
+/// What the main function of libFuzzer calls, which is linked with the rest of it.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func testOneInput(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
+  let bytes = Array(UnsafeBufferPointer(start: data, count: size))
+  if LongspanFuzz.target == "gguf" { GGUFTarget.run(bytes) } else { TokenizerTarget.run(bytes) }
+  return 0
 }
 
 /// libFuzzer calls it to make an input of another, in place.

@@ -1,3 +1,4 @@
+import CFuzzer
 import Glibc
 
 /// A file in memory, for readers that open files by path.
@@ -6,7 +7,7 @@ final class MemoryFile: @unchecked Sendable {
   var path: String { "/proc/self/fd/\(descriptor)" }
 
   init() {
-    descriptor = memfd_create("longspan-fuzz", 0)
+    descriptor = fuzz_memory_file()
     guard descriptor >= 0 else { fatalError("no memory file") }
   }
 

@@ -72,8 +72,7 @@ enum TokenizerTarget {
     var merges: [String] = []
     for _ in 0..<input.number(below: 40) {
       switch input.number(below: 4) {
-      case 0,
-        1 where tokens.count > 1:
+      case 0 where tokens.count > 1, 1 where tokens.count > 1:
         let left = tokens[input.number(below: tokens.count)]
         let right = tokens[input.number(below: tokens.count)]
         merges.append("\(left) \(right)")
