@@ -41,9 +41,9 @@ quietly() { "$@" >"$build/log" 2>&1 || { cat "$build/log" >&2; exit 1; }; }
 
 quietly cmake -S Tests/Fuzz -B $build/c -G Ninja -DCMAKE_C_COMPILER="$clang"
 quietly cmake --build $build/c
-quietly swift build --package-path Tests/Fuzz --scratch-path $build/swift --product LongspanFuzz \
-  -Xswiftc -sanitize=fuzzer -Xswiftc -sanitize=address
-ln -sf swift/debug/LongspanFuzz $build/LongspanFuzz
+quietly swift build -c release --package-path Tests/Fuzz --scratch-path $build/swift --product LongspanFuzz \
+  -Xswiftc -sanitize=fuzzer,address
+ln -sf swift/release/LongspanFuzz $build/LongspanFuzz
 
 # every exported function has a target, and the targets call it
 LSPAN_FUZZ_TARGET=list $build/c/longspan_fuzz >$build/targets

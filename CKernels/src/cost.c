@@ -120,9 +120,9 @@ lspan_cost lspan_lag_cost(const lspan_lag_attention *lag)
 
 lspan_cost lspan_merge_cost(int64_t parts, int64_t rows, int64_t head_dim, int has_log_sum_exp)
 {
-    int64_t part_rows = parts * rows, out_row = head_dim + (has_log_sum_exp ? 1 : 0);
     lspan_cost cost = {0, 0, 0};
     if (rows == 0) return cost;
+    int64_t part_rows = parts * rows, out_row = head_dim + (has_log_sum_exp ? 1 : 0);
     cost.bytes = (int64_t)sizeof(float) * (part_rows * (head_dim + 1) + rows * out_row);
     cost.flops = 2 * part_rows * head_dim;
     cost.exponentials = part_rows;

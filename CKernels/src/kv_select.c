@@ -74,7 +74,7 @@ static inline uint64_t rank_of_sum(double sum)
 
 static const float *row_of(const lspan_selection *s, int64_t row)
 {
-    return s->scores + row * s->score_row_stride;
+    return s->tokens > 0 ? s->scores + row * s->score_row_stride : NULL;
 }
 
 /* The tokens between forced ranges: gap g is before range g, or behind the last. */

@@ -74,7 +74,9 @@ struct GGUFMutator {
     switch type {
     case 8: return string()
     case 9:
-      guard let element = field(4), let count = field(8), element != 9 else { return false }
+      guard let element = field(4), let count = field(8), element != 9, count <= bytes.count else {
+        return false
+      }
       for index in 0..<count {
         // a few elements of an array are as good as all
         guard element == 8 || index < 4 else {
