@@ -206,6 +206,7 @@ lspan_status lspan_log_softmax_gather(
     if (nll && rows > 0) {
         if (!targets) return lspan_status_null_pointer;
         LSPAN_CHECK(lspan_check_aligned(targets, sizeof *targets));
+        LSPAN_CHECK(lspan_check_count(rows, sizeof *targets));
         for (int64_t r = 0; r < rows; r++) {
             if (targets[r] < 0 || targets[r] >= vocabulary) return lspan_status_bad_index;
         }

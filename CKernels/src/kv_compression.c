@@ -178,6 +178,7 @@ static lspan_status check_lists(const lspan_compaction *c)
     if (c->indptr[c->lists] > 0) {
         if (!c->indices) return lspan_status_null_pointer;
         LSPAN_CHECK(lspan_check_aligned(c->indices, sizeof *c->indices));
+        LSPAN_CHECK(lspan_check_count(c->indptr[c->lists], sizeof *c->indices));
     }
     for (int64_t l = 0; l < c->lists; l++) {
         int64_t count = c->indptr[l + 1] - c->indptr[l];

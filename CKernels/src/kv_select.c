@@ -460,6 +460,7 @@ static lspan_status check_selection(const select_plan *plan)
     LSPAN_CHECK(lspan_check_matrix(scores, s->rows, s->tokens));
     if (!s->indptr || (room > 0 && !s->indices)) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_aligned(s->indptr, sizeof *s->indptr));
+    LSPAN_CHECK(lspan_check_count(plan->lists, sizeof *s->indptr));
     LSPAN_CHECK(lspan_check_aligned(s->indices, sizeof *s->indices));
     return check_offsets(s);
 }

@@ -58,6 +58,7 @@ static lspan_status check_lookup(
 {
     if (!ids) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_aligned(ids, sizeof *ids));
+    LSPAN_CHECK(lspan_check_count(tokens, sizeof *ids));
     LSPAN_CHECK(lspan_check_matrix_out(output, tokens, table->columns));
     for (int64_t t = 0; t < tokens; t++) {
         if (ids[t] < 0 || ids[t] >= table->rows) return lspan_status_bad_index;

@@ -98,10 +98,10 @@ static void draw_lists(fuzz *f, lspan_compaction *c)
     c->indices = indices;
     if (!fuzz_usable(indices, 4) || !fuzz_usable(c->indptr, 8)) return;
     for (int64_t l = 0; l < c->lists; l++) {
-        int64_t begin = c->indptr[l], end = c->indptr[l + 1], slot = c->destination;
+        int64_t begin = c->indptr[l], end = c->indptr[l + 1], slot = room > 0 ? c->destination : 0;
         if (begin < 0 || end > total) continue;
         for (int64_t i = begin; i < end; i++) {
-            int64_t gap = limit - slot - (end - i);
+            int64_t gap = room > 0 ? limit - slot - (end - i) : 0;
             slot += gap > 0 && gap <= 50 ? (int64_t)fuzz_below(f, (uint32_t)gap + 1) : 0;
             indices[i] = fuzz_wild(f, 60) ? (int32_t)fuzz_bad_number(f) : (int32_t)slot;
             slot++;
@@ -116,10 +116,8 @@ static void draw_side(fuzz *f, lspan_compaction *c)
     lspan_side_array *side = fuzz_indices(f, c->side_count, sizeof *side);
     c->side = side;
     if (!fuzz_usable(side, 8)) return;
-    if (c->side_count > 40) {
-        /* zeroed, which is no array that can be moved */
-        return;
-    }
+    /* zeroed, which are no arrays that can be moved */
+    if (c->side_count > 40) return;
     for (int64_t i = 0; i < c->side_count; i++) {
         side[i].element_bytes = fuzz_code(f, sizes, 5);
         side[i].head_stride = fuzz_stride(f, c->slots);
