@@ -49,7 +49,9 @@ let package = Package(
       name: "LongspanModels", dependencies: ["Longspan", "LongspanKernels"],
       resources: [.copy("Resources/longspan-mamba.gguf"), .copy("Resources/longspan-mamba2.gguf")],
       swiftSettings: lifetimes),
-    .target(name: "LongspanMeasure", dependencies: ["LongspanKernels"], swiftSettings: lifetimes),
+    // the C library beside the Swift one: what a call costs from either
+    .target(
+      name: "LongspanMeasure", dependencies: ["LongspanKernels", "CKernels"], swiftSettings: lifetimes),
     .executableTarget(
       name: "LongspanCLI",
       dependencies: [

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds and runs the examples in README.md: the C one against an installed library by pkg-config, the Swift ones as a
-# package that depends on this one. Needs the model's path in LONGSPAN_MODEL for the Swift ones.
+# package that depends on this one. Needs the model's path in LONGSPAN_MODEL for the Swift ones. examples.sh [BUILD_DIR],
+# a CMake build of CKernels with both kinds of library, made if none is named.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -14,9 +15,13 @@ block() {
 }
 
 block c 1 >$work/c/example.c
-cmake -S CKernels -B $work/build -G Ninja -DCMAKE_C_COMPILER=gcc -DBUILD_TESTING=OFF \
-  -DCMAKE_INSTALL_PREFIX="$root/$work/prefix" >$work/log 2>&1 || { cat $work/log; exit 1; }
-cmake --build $work/build >$work/log && cmake --install $work/build >$work/log
+build=${1:-}
+if [ -z "$build" ]; then
+  build=$work/build
+  cmake -S CKernels -B $build -G Ninja -DCMAKE_C_COMPILER=gcc -DBUILD_TESTING=OFF >$work/log 2>&1 ||
+    { cat $work/log; exit 1; }
+fi
+cmake --build "$build" >$work/log && cmake --install "$build" --prefix "$root/$work/prefix" >$work/log
 export PKG_CONFIG_PATH="$root/$work/prefix/lib/pkgconfig:$root/$work/prefix/lib/x86_64-linux-gnu/pkgconfig"
 gcc -std=c11 -Wall -Wextra -Wconversion -Werror $work/c/example.c $(pkg-config --cflags --libs longspan) -o $work/c/example
 LD_LIBRARY_PATH=$(pkg-config --variable=libdir longspan) $work/c/example | tee $work/c/output

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets everything up and runs every test: the C kernels' under each ISA variant, plain and sanitized, the Swift
-# layers', and the style checks. Needs Debian or Ubuntu with Swift; installs the rest.
+# Sets everything up and runs every test: the C kernels' under each ISA variant, plain, sanitized and emulated, the Swift
+# layers', the examples and guides, and the style checks. Needs Debian or Ubuntu with Swift; installs the rest.
 set -eu
 cd "$(dirname "$0")/.."
 build=.build/tests
@@ -35,6 +35,15 @@ cmake -S CKernels -B $build/gcc -G Ninja -DCMAKE_C_COMPILER=gcc -DLSPAN_WERROR=O
 cmake --build $build/gcc
 ctest --test-dir $build/gcc --output-on-failure
 
+step "The installed library, from outside"
+Tests/packaging.sh $build/gcc
+
+step "Documentation of the C library"
+Tests/docs.sh $build/gcc
+
+step "C kernels: valgrind"
+Tests/memcheck.sh $build/gcc
+
 step "C kernels: clang, warnings as errors"
 cmake -S CKernels -B $build/clang -G Ninja -DCMAKE_C_COMPILER="$clang" -DLSPAN_WERROR=ON >$build.log 2>&1 || { cat $build.log; exit 1; }
 cmake --build $build/clang
@@ -45,11 +54,23 @@ cmake -S CKernels -B $build/sanitized -G Ninja -DCMAKE_C_COMPILER=gcc -DLSPAN_BU
 cmake --build $build/sanitized
 ctest --test-dir $build/sanitized --output-on-failure
 
+step "C kernels: ThreadSanitizer"
+Tests/threads.sh
+
+step "Fuzz targets, 5 seconds each"
+Tests/fuzz.sh 5
+
+step "C kernels: AArch64 under qemu"
+Tests/aarch64.sh
+
 # Swift tests call kernels from several threads at once, each with a team: threads that wait must not spin.
 export OMP_WAIT_POLICY=passive
 step "Swift"
 swift build --build-tests
 swift test --skip-build
+
+step "Documentation of the Swift modules"
+Tests/docc.sh
 
 step "The release build"
 swift build -c release --product longspan
@@ -69,7 +90,8 @@ release=$(swift build -c release --show-bin-path)/longspan
   --filter none --filter longmamba:$build.calibration.json >>$build.log
 "$release" profile --model Tests/Fixtures/tiny/tied.gguf --text Benchmarks/Data/persuasion.txt --tokens 100 \
   --generate 4 --seconds 0 --trace $build.trace.json >>$build.log
+"$release" calls --seconds 0 >>$build.log
 tail -40 $build.log
 
 step "Examples of README.md"
-Tests/examples.sh
+Tests/examples.sh $build/gcc

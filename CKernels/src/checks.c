@@ -11,6 +11,11 @@ lspan_status lspan_check_aligned(const void *pointer, size_t alignment)
     return (uintptr_t)pointer % alignment == 0 ? lspan_status_ok : lspan_status_bad_alignment;
 }
 
+lspan_status lspan_check_count(int64_t count, size_t element)
+{
+    return count < PTRDIFF_MAX / (ptrdiff_t)element ? lspan_status_ok : lspan_status_overflow;
+}
+
 /* One past the last element's offset of an [outer, middle, inner] view, in bytes, must fit in 63 bits. */
 static lspan_status check_extent(
     int64_t outer, int64_t outer_stride, int64_t middle, int64_t middle_stride, int64_t inner, int64_t element)
@@ -69,6 +74,7 @@ lspan_status lspan_check_indptr(const int64_t *indptr, int64_t sequences)
 {
     if (!indptr) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_aligned(indptr, sizeof *indptr));
+    LSPAN_CHECK(lspan_check_count(sequences, sizeof *indptr));
     if (indptr[0] != 0) return lspan_status_bad_index;
     for (int64_t b = 0; b < sequences; b++) {
         if (indptr[b + 1] < indptr[b]) return lspan_status_bad_index;

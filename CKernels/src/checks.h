@@ -17,6 +17,9 @@ lspan_status lspan_multiply(int64_t a, int64_t b, int64_t *product);
 
 lspan_status lspan_check_aligned(const void *pointer, size_t alignment);
 
+/* Whether `count` elements and one more can be in memory, before they are looked at one by one. */
+lspan_status lspan_check_count(int64_t count, size_t element);
+
 /* A [tokens, heads, head_dim] input: dtype known, data present and aligned, strides not negative, last offset in
  * 64 bits. Overlapping (broadcast) inputs are allowed. */
 lspan_status lspan_check_heads(lspan_heads view, int64_t tokens, int64_t heads, int64_t head_dim);

@@ -120,9 +120,9 @@ lspan_cost lspan_lag_cost(const lspan_lag_attention *lag)
 
 lspan_cost lspan_merge_cost(int64_t parts, int64_t rows, int64_t head_dim, int has_log_sum_exp)
 {
-    int64_t part_rows = parts * rows, out_row = head_dim + (has_log_sum_exp ? 1 : 0);
     lspan_cost cost = {0, 0, 0};
     if (rows == 0) return cost;
+    int64_t part_rows = parts * rows, out_row = head_dim + (has_log_sum_exp ? 1 : 0);
     cost.bytes = (int64_t)sizeof(float) * (part_rows * (head_dim + 1) + rows * out_row);
     cost.flops = 2 * part_rows * head_dim;
     cost.exponentials = part_rows;
@@ -278,9 +278,12 @@ int64_t lspan_moved_rows(const lspan_compaction *c)
 
 lspan_cost lspan_compact_cost(const lspan_compaction *c)
 {
-    int64_t slot_bytes = c->head_dim * (size_of(c->keys.dtype) + size_of(c->values.dtype));
+    int64_t moved = lspan_moved_rows(c), slot_bytes = 0;
+    lspan_cost cost = {0, 0, 0};
+    if (moved == 0) return cost;
+    slot_bytes = c->head_dim * (size_of(c->keys.dtype) + size_of(c->values.dtype));
     for (int64_t s = 0; s < c->side_count; s++) slot_bytes += c->side[s].element_bytes;
-    lspan_cost cost = {2 * lspan_moved_rows(c) * slot_bytes, 0, 0};
+    cost.bytes = 2 * moved * slot_bytes;
     return cost;
 }
 

@@ -10,6 +10,7 @@ static int64_t size_of(lspan_dtype dtype)
 static void add_steps(lspan_cost *cost, const lspan_dt_rule *rule, int64_t sequences, int64_t channels, int64_t rows)
 {
     int64_t steps = rows * channels, floats = rule->bias ? channels : 0;
+    if (steps == 0) return;
     if (rule->filter) {
         int64_t sets = rule->filter->sequence_stride == 0 ? 1 : sequences;
         floats += sets * channels * ((rule->filter->scales != NULL) + (rule->filter->thresholds != NULL));
@@ -68,7 +69,8 @@ lspan_cost lspan_causal_conv_cost(const lspan_causal_conv *c)
 lspan_cost lspan_gated_rms_norm_cost(const lspan_gated_rms_norm *n)
 {
     int64_t elements = n->rows * n->columns;
-    lspan_cost cost;
+    lspan_cost cost = {0, 0, 0};
+    if (elements == 0) return cost;
     cost.bytes = elements * (size_of(n->input.dtype) + size_of(n->gate.dtype) + size_of(n->output.dtype));
     cost.bytes += n->weight ? n->columns * (int64_t)sizeof(float) : 0;
     cost.flops = elements * (3 + 4 + (n->weight != NULL));

@@ -178,6 +178,7 @@ static lspan_status check_lists(const lspan_compaction *c)
     if (c->indptr[c->lists] > 0) {
         if (!c->indices) return lspan_status_null_pointer;
         LSPAN_CHECK(lspan_check_aligned(c->indices, sizeof *c->indices));
+        LSPAN_CHECK(lspan_check_count(c->indptr[c->lists], sizeof *c->indices));
     }
     for (int64_t l = 0; l < c->lists; l++) {
         int64_t count = c->indptr[l + 1] - c->indptr[l];
@@ -201,6 +202,7 @@ static lspan_status check_compaction(const lspan_context *context, const lspan_c
     LSPAN_CHECK(lspan_check_heads_out(c->values, c->slots, c->heads, c->head_dim));
     if (c->side_count > 0 && !c->side) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_aligned(c->side, _Alignof(lspan_side_array)));
+    LSPAN_CHECK(lspan_check_count(c->side_count, sizeof *c->side));
     for (int64_t s = 0; s < c->side_count; s++) LSPAN_CHECK(check_side_array(&c->side[s], c->heads, c->slots));
     return check_lists(c);
 }
@@ -312,7 +314,7 @@ lspan_status lspan_rope_shift(const lspan_context *context, const lspan_rope_shi
     int64_t elements;
     LSPAN_CHECK(check_rope_shift(context, shifting, &elements));
     uint64_t began = lspan_profile_begin(context);
-    lspan_status status = lspan_run_rows(context, shifting->tokens * shifting->heads, elements, shift_rows, shifting);
+    lspan_status status = lspan_run_rows(context, elements > 0 ? shifting->tokens * shifting->heads : 0, elements, shift_rows, shifting);
     if (lspan_profile_wants(began, status)) {
         lspan_cost cost = lspan_rope_shift_cost(shifting);
         lspan_profile_record(context, began, lspan_profile_kernel_rope_shift, (int)shifting->keys.dtype, cost);

@@ -56,6 +56,7 @@ lspan_status lspan_kv_release(void *memory, size_t bytes)
 {
     if (!memory) return lspan_status_ok;
     LSPAN_CHECK(lspan_check_aligned(memory, lspan_kv_page_bytes()));
+    if (bytes > (size_t)PTRDIFF_MAX) return lspan_status_bad_value;
     return munmap(memory, round_to_pages(bytes)) == 0 ? lspan_status_ok : lspan_status_bad_value;
 }
 

@@ -74,7 +74,7 @@ static inline uint64_t rank_of_sum(double sum)
 
 static const float *row_of(const lspan_selection *s, int64_t row)
 {
-    return s->scores + row * s->score_row_stride;
+    return s->tokens > 0 ? s->scores + row * s->score_row_stride : NULL;
 }
 
 /* The tokens between forced ranges: gap g is before range g, or behind the last. */
@@ -136,9 +136,11 @@ static cut cut_of(uint64_t *ranks, int64_t count, int64_t wanted)
 
 /* ---- Lists ------------------------------------------------------------------------------------------- */
 
-static int64_t write_range(int32_t *list, int64_t entries, lspan_token_range range, int32_t offset)
+/* `length` is never reached before the range's end, unless scores lie in the list and change with it. */
+static int64_t write_range(int32_t *list, int64_t entries, int64_t length, lspan_token_range range, int32_t offset)
 {
-    for (int64_t t = range.begin; t < range.end; t++) list[entries++] = (int32_t)t + offset;
+    int64_t end = lspan_min64(range.end, range.begin + length - entries);
+    for (int64_t t = range.begin; t < end; t++) list[entries++] = (int32_t)t + offset;
     return entries;
 }
 
@@ -155,7 +157,7 @@ static void write_row(const lspan_selection *s, int64_t row, uint64_t least, int
             list[entries] = (int32_t)t + offset;
             entries += rank_of(scores[t], t) >= least;
         }
-        if (g < s->forced_count) entries = write_range(list, entries, s->forced[g], offset);
+        if (g < s->forced_count) entries = write_range(list, entries, length, s->forced[g], offset);
     }
 }
 
@@ -172,7 +174,7 @@ static void write_shared(const select_plan *plan, cut kept)
             s->indices[entries] = (int32_t)t;
             entries += rank > kept.least || equal;
         }
-        if (g < s->forced_count) entries = write_range(s->indices, entries, s->forced[g], 0);
+        if (g < s->forced_count) entries = write_range(s->indices, entries, s->keep, s->forced[g], 0);
     }
 }
 
@@ -380,6 +382,7 @@ static lspan_status check_forced(const lspan_selection *s, int64_t *tokens)
     if (s->forced_count < 0) return lspan_status_bad_shape;
     if (s->forced_count > 0 && !s->forced) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_aligned(s->forced, _Alignof(lspan_token_range)));
+    LSPAN_CHECK(lspan_check_count(s->forced_count, sizeof *s->forced));
     for (int64_t i = 0; i < s->forced_count; i++) {
         lspan_token_range range = s->forced[i];
         if (range.begin < end || range.end < range.begin || range.end > s->tokens) return lspan_status_bad_index;
@@ -452,10 +455,12 @@ static lspan_status check_selection(const select_plan *plan)
     if (s->scope == lspan_select_scope_row) room = s->rows * s->keep;
     if (s->scope == lspan_select_scope_threshold) room = s->rows * s->tokens;
     if (s->capacity < room) return lspan_status_bad_shape;
+    LSPAN_CHECK(lspan_check_count(s->capacity, sizeof *s->indices));
     lspan_matrix scores = {s->scores, lspan_dtype_f32, s->score_row_stride};
     LSPAN_CHECK(lspan_check_matrix(scores, s->rows, s->tokens));
     if (!s->indptr || (room > 0 && !s->indices)) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_aligned(s->indptr, sizeof *s->indptr));
+    LSPAN_CHECK(lspan_check_count(plan->lists, sizeof *s->indptr));
     LSPAN_CHECK(lspan_check_aligned(s->indices, sizeof *s->indices));
     return check_offsets(s);
 }

@@ -147,6 +147,8 @@ static lspan_status check_product(const lspan_context *context, const lspan_prod
     if (product->columns > INT64_MAX / 64) return lspan_status_overflow;
     LSPAN_CHECK(lspan_multiply(product->rows, padded_columns(product) * 8, &elements));
     if (product->output_count > 0 && !product->outputs) return lspan_status_null_pointer;
+    LSPAN_CHECK(lspan_check_aligned(product->outputs, _Alignof(lspan_product_output)));
+    LSPAN_CHECK(lspan_check_count(product->output_count, sizeof *product->outputs));
     for (int64_t i = 0; i < product->output_count; i++) LSPAN_CHECK(check_output(product, &product->outputs[i]));
     return lspan_status_ok;
 }

@@ -36,7 +36,8 @@ static lspan_status check_lists(const lspan_context *context, const lspan_sparse
         if (lspan_list_tiles(sparse, b) > most) return lspan_status_bad_shape;
     }
     LSPAN_CHECK(count_lists(sparse, &lists));
-    return lspan_check_indptr(sparse->indptr, lists);
+    LSPAN_CHECK(lspan_check_indptr(sparse->indptr, lists));
+    return lspan_check_count(sparse->indptr[lists], sizeof *sparse->indices);
 }
 
 /* Entries are compared as unsigned numbers, so that negative ones are too large. */
@@ -149,6 +150,7 @@ static lspan_status check_kept(const lspan_lag_attention *lag)
     LSPAN_CHECK(lspan_multiply(slots, lag->attention.kv_heads, &slots));
     if (!lag->kept) return lspan_status_null_pointer;
     LSPAN_CHECK(lspan_check_aligned(lag->kept, sizeof *lag->kept));
+    LSPAN_CHECK(lspan_check_count(slots, sizeof *lag->kept));
     for (int64_t h = 0; h < lag->attention.kv_heads; h++) {
         for (int64_t m = 0; m < windows; m++) {
             const int32_t *kept = lag->kept + (h * lag->kept_windows + m) * lag->keep;

@@ -45,7 +45,11 @@ static lspan_status check_scan(const lspan_context *context, const lspan_ssd_sca
         s->initial_state, s->final_state, s->state_stride, s->sequences, s->heads * s->head_dim * s->state_size));
     LSPAN_CHECK(lspan_check_heads_out(s->output, rows, s->heads, s->head_dim));
     LSPAN_CHECK(lspan_check_aligned(s->kept, sizeof *s->kept));
-    return lspan_check_decays(s->a, s->heads);
+    LSPAN_CHECK(lspan_check_decays(s->a, s->heads));
+    if (!s->gate.data || s->gate.data != s->output.data || rows == 0) return lspan_status_ok;
+    if (s->gate.dtype != s->output.dtype) return lspan_status_bad_dtype;
+    int same = s->gate.token_stride == s->output.token_stride && s->gate.head_stride == s->output.head_stride;
+    return same ? lspan_status_ok : lspan_status_bad_stride;
 }
 
 /* ---- Recurrent --------------------------------------------------------------------------------------- */
@@ -59,7 +63,7 @@ static void start_state(const lspan_ssd_scan *s, int64_t sequence, int64_t head,
         return;
     }
     const float *from = s->initial_state + sequence * s->state_stride + head * count;
-    if (from != to) memcpy(to, from, (size_t)count * sizeof(float));
+    if (from != to) memmove(to, from, (size_t)count * sizeof(float));
 }
 
 /* Heads first .. end-1 of all sequences, on their final states. */

@@ -10,7 +10,7 @@ import LongspanKernels
     version: KernelContext.libraryVersion,
     subcommands: [
       InfoCommand.self, GenerateCommand.self, PerplexityCommand.self, CompareCommand.self, EvalCommand.self,
-      BenchCommand.self, ProfileCommand.self, CalibrateCommand.self,
+      BenchCommand.self, CallsCommand.self, ProfileCommand.self, CalibrateCommand.self,
     ])
 
   static func main() {

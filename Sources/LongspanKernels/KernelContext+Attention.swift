@@ -196,17 +196,18 @@ extension KernelContext {
     _ method: AttentionMethod, _ call: inout lspan_attention, _ workspace: inout Workspace
   ) -> Result<Void, LongspanError> {
     var bytes = 0
-    let what = "attention of \(call.query_heads) heads of \(call.head_dim)"
+    let (heads, columns) = (call.query_heads, call.head_dim)
+    func what() -> String { "attention of \(heads) heads of \(columns)" }
     do throws(LongspanError) {
       switch method {
       case .prefill:
-        try LongspanError.check(lspan_attention_prefill_workspace_size(handle, &call, &bytes), what)
+        try LongspanError.check(lspan_attention_prefill_workspace_size(handle, &call, &bytes), what())
         let scratch = try workspace.reserve(bytes)
-        try LongspanError.check(lspan_attention_prefill(handle, &call, scratch, bytes), what)
+        try LongspanError.check(lspan_attention_prefill(handle, &call, scratch, bytes), what())
       case .decode:
-        try LongspanError.check(lspan_attention_decode_workspace_size(handle, &call, &bytes), what)
+        try LongspanError.check(lspan_attention_decode_workspace_size(handle, &call, &bytes), what())
         let scratch = try workspace.reserve(bytes)
-        try LongspanError.check(lspan_attention_decode(handle, &call, scratch, bytes), what)
+        try LongspanError.check(lspan_attention_decode(handle, &call, scratch, bytes), what())
       }
       return .success(())
     } catch {

@@ -72,11 +72,11 @@ extension KernelContext {
       heads: Int64(shape.heads), head_dim: Int64(shape.columns), window: Int64(window),
       windows: Int64(windows), keys: keys.heads, values: values.heads, value_weight: valueWeight,
       scores: scores.mutableBaseAddress, score_head_stride: Int64(scored))
-    let what = "lag scores of \(windows) windows of \(window)"
+    func what() -> String { "lag scores of \(windows) windows of \(window)" }
     var bytes = 0
-    try LongspanError.check(lspan_lag_scores_workspace_size(handle, &call, &bytes), what)
+    try LongspanError.check(lspan_lag_scores_workspace_size(handle, &call, &bytes), what())
     let scratch = try workspace.reserve(bytes)
-    try LongspanError.check(lspan_lag_scores_run(handle, &call, scratch, bytes), what)
+    try LongspanError.check(lspan_lag_scores_run(handle, &call, scratch, bytes), what())
   }
 
   /// Chooses tokens by their scores; lists ascend, and among equal scores the lowest token goes first.
@@ -110,7 +110,7 @@ extension KernelContext {
     var chosen = [Int32](repeating: 0, count: capacity)
     var bounds = [Int64](repeating: 0, count: lists + 1)
     let ranges = forced.map { lspan_token_range(begin: Int64($0.lowerBound), end: Int64($0.upperBound)) }
-    let what = "choosing among \(rows) rows of \(tokens) tokens"
+    func what() -> String { "choosing among \(rows) rows of \(tokens) tokens" }
     do {
       var indices = chosen.mutableSpan
       var offsets = bounds.mutableSpan
@@ -123,9 +123,9 @@ extension KernelContext {
         row_offsets: offsetSpan.baseAddress, indices: indices.mutableBaseAddress, capacity: Int64(capacity),
         indptr: offsets.mutableBaseAddress)
       var bytes = 0
-      try LongspanError.check(lspan_select_workspace_size(handle, &call, &bytes), what)
+      try LongspanError.check(lspan_select_workspace_size(handle, &call, &bytes), what())
       let scratch = try workspace.reserve(bytes)
-      try LongspanError.check(lspan_select(handle, &call, scratch, bytes), what)
+      try LongspanError.check(lspan_select(handle, &call, scratch, bytes), what())
     }
     chosen.removeLast(chosen.count - (bounds.last.map(Int.init) ?? 0))
     return SlotLists(indices: chosen, offsets: bounds)

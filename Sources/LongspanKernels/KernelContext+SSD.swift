@@ -82,22 +82,22 @@ extension KernelContext {
   ) throws(LongspanError) {
     let x = input.layout
     let states = b.layout.columns
-    let what = "SSD scan of \(x.tokens) x \(x.heads) x \(x.columns)"
+    func what() -> String { "SSD scan of \(x.tokens) x \(x.heads) x \(x.columns)" }
     guard steps.layout.tokens == x.tokens, steps.layout.columns == x.heads else {
       throw LongspanError(
-        .badShape, "\(what): steps are \(steps.layout.tokens) x \(steps.layout.columns)")
+        .badShape, "\(what()): steps are \(steps.layout.tokens) x \(steps.layout.columns)")
     }
     guard b.layout.tokens == x.tokens, c.layout.tokens == x.tokens, b.layout.heads == c.layout.heads,
       states == c.layout.columns
     else {
       throw LongspanError(
         .badShape,
-        "\(what): B is \(b.layout.tokens) x \(b.layout.heads) x \(states), "
+        "\(what()): B is \(b.layout.tokens) x \(b.layout.heads) x \(states), "
           + "C \(c.layout.tokens) x \(c.layout.heads) x \(c.layout.columns)")
     }
     let offsets = offsets ?? [0, Int64(x.tokens)]
     guard let last = offsets.last, last == Int64(x.tokens) else {
-      throw LongspanError(.badIndex, "\(what): offsets must end at \(x.tokens) tokens")
+      throw LongspanError(.badIndex, "\(what()): offsets must end at \(x.tokens) tokens")
     }
     let sequences = offsets.count - 1
     let row = try checkedProduct(x.heads, x.columns, "row")
@@ -112,7 +112,7 @@ extension KernelContext {
       else {
         throw LongspanError(
           .badShape,
-          "\(what): the gate is \(gate.layout.tokens) x \(gate.layout.heads) x \(gate.layout.columns)")
+          "\(what()): the gate is \(gate.layout.tokens) x \(gate.layout.heads) x \(gate.layout.columns)")
       }
       z = gate.heads
     }
@@ -136,13 +136,13 @@ extension KernelContext {
       call.rule = rule
       switch method {
       case .update:
-        try LongspanError.check(lspan_ssd_update(handle, &call), what)
+        try LongspanError.check(lspan_ssd_update(handle, &call), what())
       case .scan(let form):
         call.form = form.code
         var bytes = 0
-        try LongspanError.check(lspan_ssd_scan_workspace_size(handle, &call, &bytes), what)
+        try LongspanError.check(lspan_ssd_scan_workspace_size(handle, &call, &bytes), what())
         let scratch = try workspace.reserve(bytes)
-        try LongspanError.check(lspan_ssd_scan_run(handle, &call, scratch, bytes), what)
+        try LongspanError.check(lspan_ssd_scan_run(handle, &call, scratch, bytes), what())
       }
     }
   }

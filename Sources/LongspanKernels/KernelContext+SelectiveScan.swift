@@ -66,22 +66,22 @@ extension KernelContext {
     let layout = input.layout
     let channels = layout.columns
     let states = b.layout.columns
-    let what = "selective scan of \(layout.tokens) x \(channels)"
+    func what() -> String { "selective scan of \(layout.tokens) x \(channels)" }
     guard steps.layout.tokens == layout.tokens, steps.layout.columns == channels else {
       throw LongspanError(
-        .badShape, "\(what): steps are \(steps.layout.tokens) x \(steps.layout.columns)")
+        .badShape, "\(what()): steps are \(steps.layout.tokens) x \(steps.layout.columns)")
     }
     guard b.layout.tokens == layout.tokens, c.layout.tokens == layout.tokens,
       b.layout.heads == c.layout.heads, states == c.layout.columns
     else {
       throw LongspanError(
         .badShape,
-        "\(what): B is \(b.layout.tokens) x \(b.layout.heads) x \(states), "
+        "\(what()): B is \(b.layout.tokens) x \(b.layout.heads) x \(states), "
           + "C \(c.layout.tokens) x \(c.layout.heads) x \(c.layout.columns)")
     }
     let offsets = offsets ?? [0, Int64(layout.tokens)]
     guard let last = offsets.last, last == Int64(layout.tokens) else {
-      throw LongspanError(.badIndex, "\(what): offsets must end at \(layout.tokens) tokens")
+      throw LongspanError(.badIndex, "\(what()): offsets must end at \(layout.tokens) tokens")
     }
     let sequences = offsets.count - 1
     let row = try checkedProduct(channels, states, "decay")
@@ -93,7 +93,7 @@ extension KernelContext {
     if let gate {
       guard gate.layout.tokens == layout.tokens, gate.layout.columns == channels else {
         throw LongspanError(
-          .badShape, "\(what): the gate is \(gate.layout.tokens) x \(gate.layout.columns)")
+          .badShape, "\(what()): the gate is \(gate.layout.tokens) x \(gate.layout.columns)")
       }
       z = try gate.matrix("gate")
     }
@@ -112,12 +112,12 @@ extension KernelContext {
     try rule.withCode(channels: channels) { rule throws(LongspanError) in
       call.rule = rule
       if method == .update {
-        try LongspanError.check(lspan_selective_update(handle, &call), what)
+        try LongspanError.check(lspan_selective_update(handle, &call), what())
       } else {
         var bytes = 0
-        try LongspanError.check(lspan_selective_scan_workspace_size(handle, &call, &bytes), what)
+        try LongspanError.check(lspan_selective_scan_workspace_size(handle, &call, &bytes), what())
         let scratch = try workspace.reserve(bytes)
-        try LongspanError.check(lspan_selective_scan_run(handle, &call, scratch, bytes), what)
+        try LongspanError.check(lspan_selective_scan_run(handle, &call, scratch, bytes), what())
       }
     }
   }

@@ -75,16 +75,17 @@ extension KernelContext {
       query_tokens: Int64(selected.queryTokens ?? 0), indptr: offsets.baseAddress,
       indices: indices.baseAddress)
     var bytes = 0
-    let what = "sparse attention of \(queries.layout.tokens) queries over \(keys.layout.tokens) keys"
+    let (tokens, slots) = (queries.layout.tokens, keys.layout.tokens)
+    func what() -> String { "sparse attention of \(tokens) queries over \(slots) keys" }
     switch method {
     case .prefill:
-      try LongspanError.check(lspan_sparse_prefill_workspace_size(handle, &sparse, &bytes), what)
+      try LongspanError.check(lspan_sparse_prefill_workspace_size(handle, &sparse, &bytes), what())
       let scratch = try workspace.reserve(bytes)
-      try LongspanError.check(lspan_sparse_prefill(handle, &sparse, scratch, bytes), what)
+      try LongspanError.check(lspan_sparse_prefill(handle, &sparse, scratch, bytes), what())
     case .decode:
-      try LongspanError.check(lspan_sparse_decode_workspace_size(handle, &sparse, &bytes), what)
+      try LongspanError.check(lspan_sparse_decode_workspace_size(handle, &sparse, &bytes), what())
       let scratch = try workspace.reserve(bytes)
-      try LongspanError.check(lspan_sparse_decode(handle, &sparse, scratch, bytes), what)
+      try LongspanError.check(lspan_sparse_decode(handle, &sparse, scratch, bytes), what())
     }
   }
 
@@ -106,10 +107,11 @@ extension KernelContext {
       raw_windows: Int64(windows.rawWindows), keep: Int64(windows.keep),
       kept_windows: Int64(windows.keptWindows), kept: kept.baseAddress)
     var bytes = 0
-    let what = "lag attention of \(queries.layout.tokens) queries over \(keys.layout.tokens) keys"
-    try LongspanError.check(lspan_lag_prefill_workspace_size(handle, &lag, &bytes), what)
+    let (tokens, slots) = (queries.layout.tokens, keys.layout.tokens)
+    func what() -> String { "lag attention of \(tokens) queries over \(slots) keys" }
+    try LongspanError.check(lspan_lag_prefill_workspace_size(handle, &lag, &bytes), what())
     let scratch = try workspace.reserve(bytes)
-    try LongspanError.check(lspan_lag_prefill(handle, &lag, scratch, bytes), what)
+    try LongspanError.check(lspan_lag_prefill(handle, &lag, scratch, bytes), what())
   }
 }
 

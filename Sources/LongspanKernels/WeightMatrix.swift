@@ -173,9 +173,11 @@ extension KernelContext {
     into output: inout MutableSpan<Float>
   ) throws(LongspanError) {
     let layout = input.layout
-    let what = "product of \(layout.tokens) x \(layout.columns) and \(weights.rows) x \(weights.columns)"
+    func what() -> String {
+      "product of \(layout.tokens) x \(layout.columns) and \(weights.rows) x \(weights.columns)"
+    }
     guard layout.columns == weights.columns, layout.heads == 1, layout.elementType == .f32 else {
-      throw LongspanError(.badShape, "\(what): the input must be an f32 matrix as wide as the weights")
+      throw LongspanError(.badShape, "\(what()): the input must be an f32 matrix as wide as the weights")
     }
     try requireCount(try checkedProduct(layout.tokens, weights.rows, "output"), in: output.count, "output")
     var call = lspan_linear(
@@ -184,9 +186,9 @@ extension KernelContext {
       input_row_stride: Int64(layout.tokenStride), output: output.mutableBaseAddress,
       output_row_stride: Int64(weights.rows), accumulate: accumulating ? 1 : 0)
     var bytes = 0
-    try LongspanError.check(lspan_linear_workspace_size(handle, &call, &bytes), what)
+    try LongspanError.check(lspan_linear_workspace_size(handle, &call, &bytes), what())
     let scratch = try workspace.reserve(bytes)
-    try LongspanError.check(lspan_linear_run(handle, &call, scratch, bytes), what)
+    try LongspanError.check(lspan_linear_run(handle, &call, scratch, bytes), what())
   }
 
   /// Rows of an embedding table.

@@ -157,6 +157,9 @@ static void test_selection(void)
     SELECT(bad_alignment, call.indptr = shifted(call.indptr, 4));
     REFUSE(lspan_select(context, &good, shifted(workspace.data, 4), workspace.bytes - 64), bad_alignment);
     SELECT_SIZE(overflow, call.rows = INT64_MAX - 1);
+    SELECT_SIZE(overflow, call.forced_count = INT64_MAX / 16);
+    SELECT(overflow, call.capacity = INT64_MAX / 4);
+    SELECT(overflow, (call.rows = INT64_MAX / 8, call.tokens = call.keep = call.forced_count = 0));
     SELECT(overflow, call.score_row_stride = INT64_MAX);
     SELECT(overflow, call.row_offsets = large);
     SELECT(overflow, call.row_offsets = negative);
@@ -187,6 +190,7 @@ static void test_compaction(void)
 {
     test_case("compact contract");
     static const int64_t indptr[] = {0, 2, 4}, late[] = {1, 2, 4}, falling[] = {0, 3, 2}, many[] = {0, 13, 13};
+    static const int64_t endless[] = {0, 2, INT64_MAX};
     static const int64_t hollow[] = {0, 2, 2};
     static const int32_t indices[] = {2, 5, 3, 4}, equal[] = {2, 5, 3, 3}, down[] = {5, 2, 3, 4}, low[] = {1, 5, 3, 4};
     static const int32_t high[] = {2, 5, 3, 9};
@@ -235,7 +239,9 @@ static void test_compaction(void)
     SIDE(bad_alignment, changed[1].data = shifted(side.data, 2));
     COMPACT(bad_dtype, call.keys.dtype = UNKNOWN_DTYPE);
     COMPACT(bad_dtype, call.values.dtype = UNKNOWN_DTYPE);
+    COMPACT(overflow, call.indptr = endless);
     COMPACT(overflow, call.side_count = INT64_MAX);
+    COMPACT(overflow, call.side_count = INT64_MAX / 24);
     COMPACT(overflow, call.heads = call.lists = INT64_MAX);
     COMPACT(overflow, call.head_dim = INT64_MAX);
     COMPACT(overflow, call.keys.head_stride = INT64_MAX);

@@ -139,6 +139,8 @@ static void test_shapes(void)
     REFUSE_BOTH(v.product.columns = K + 32, bad_shape);
     REFUSE_BOTH(v.product.output_count = -1, bad_shape);
     REFUSE_BOTH(v.product.outputs = NULL, null_pointer);
+    REFUSE_BOTH(v.product.outputs = shifted(v.product.outputs, 4), bad_alignment);
+    REFUSE_BOTH(v.product.output_count = INT64_MAX / 16, overflow);
     REFUSE_BOTH(v.product.mode = (lspan_product_mode)2, bad_value);
     REFUSE_BOTH(v.product.mode = (lspan_product_mode)-1, bad_value);
     REFUSE_BOTH(v.product.rows = INT64_MAX, overflow);

@@ -79,6 +79,7 @@ static void test_shapes(void)
     REFUSE(c.indptr = bad_offsets, bad_index);
     REFUSE(c.indptr = (const int64_t *)(const void *)((const char *)offsets + 4), bad_alignment);
     REFUSE((c.channels = INT64_MAX / 2, c.groups = 1), overflow);
+    REFUSE(c.sequences = INT64_MAX / 8, overflow);
     REFUSE_ONE(update, c.indptr = long_offsets, bad_shape);
 }
 

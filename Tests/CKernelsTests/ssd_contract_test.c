@@ -74,6 +74,7 @@ static void test_shapes(void)
     REFUSE_SHAPE(c.indptr = decreasing, bad_index);
     REFUSE_SHAPE(c.indptr = not_from_zero, bad_index);
     REFUSE_SHAPE((c.heads = INT64_MAX / 8, c.groups = 1), overflow);
+    REFUSE_SHAPE(c.sequences = INT64_MAX / 8, overflow);
     REFUSE_SHAPE(c.form = (lspan_ssd_form)3, bad_value);
     REFUSE_SHAPE(c.form = (lspan_ssd_form)-1, bad_value);
 }
@@ -113,6 +114,8 @@ static void test_outputs(void)
     REFUSE(c.output.data = NULL, null_pointer);
     REFUSE(c.output.dtype = (lspan_dtype)3, bad_dtype);
     REFUSE(c.output.head_stride = head_dim - 1, bad_stride);
+    REFUSE((c.gate = (lspan_heads){c.output.data, lspan_dtype_bf16, c.output.token_stride, c.output.head_stride}), bad_dtype);
+    REFUSE((c.gate = (lspan_heads){c.output.data, c.output.dtype, c.output.token_stride + 1, c.output.head_stride}), bad_stride);
     REFUSE(c.state_stride = states - 1, bad_stride);
     REFUSE(c.state_stride = INT64_MAX / 2, overflow);
     REFUSE(c.initial_state = shifted(numbers, 2), bad_alignment);

@@ -104,6 +104,9 @@ static void test_embedding(void)
     REFUSE(lspan_embedding(context, &w, TOKENS, low, y, COLUMNS), bad_index);
     REFUSE(lspan_embedding(context, &w, TOKENS, high, y, COLUMNS), bad_index);
     REFUSE(lspan_embedding(context, &w, INT64_MAX, ids, y, COLUMNS), overflow);
+    lspan_weights narrow = w;
+    narrow.columns = 0;
+    REFUSE(lspan_embedding(context, &narrow, INT64_MAX / 4, ids, y, COLUMNS), overflow);
     REFUSE(lspan_embedding(context, &w, TOKENS, ids, y, INT64_MAX), overflow);
     for (size_t i = 0; i < broken_weights(i, &broken, &want); i++) {
         test_case("embedding contract, weights %zu", i);

@@ -267,3 +267,16 @@ struct BenchmarkSelectionTests {
     #expect(seen.count > 30)
   }
 }
+
+struct CallCostTests {
+  /// Both languages make the same call, so its work, which is most of it, is in every time.
+  @Test func everyWayIsTimed() throws {
+    let costs = try CallCost.measure(isa: "scalar", seconds: 0.01)
+    #expect(costs.map(\.way) == CallCost.Way.allCases)
+    for cost in costs {
+      #expect(cost.timing.repetitions >= 1)
+      #expect(cost.timing.minimum > 100 && cost.timing.minimum <= cost.timing.median)
+    }
+    #expect(throws: LongspanError.self) { try CallCost.measure(isa: "sse9", seconds: 0) }
+  }
+}

@@ -53,17 +53,19 @@ V_INLINE v_f32 v_min(v_f32 a, v_f32 b) { return a < b ? a : b; }
 V_INLINE v_f32 v_abs(v_f32 x) { return fabsf(x); }
 V_INLINE v_f32 v_sqrt(v_f32 x) { return sqrtf(x); }
 V_INLINE v_f32 v_round(v_f32 x) { return nearbyintf(x); }
+/* A number out of the ranges that simd.h names comes of a NaN beside it, and what is made of it does not matter; but C does
+ * not define its conversion. */
+V_INLINE int32_t v_exponent(v_f32 n) { return n >= -252.0f && n <= 254.0f ? (int32_t)n : 0; }
 /* In two halves, because one exponent field holds only 2^-126 .. 2^127. */
 V_INLINE v_f32 v_scale2(v_f32 x, v_f32 n)
 {
-    int32_t whole = n == n ? (int32_t)n : 0, half = whole / 2, rest = whole - half;
+    int32_t whole = v_exponent(n), half = whole / 2, rest = whole - half;
     return x * lspan_float_from_bits((uint32_t)(half + 127) << 23) * lspan_float_from_bits((uint32_t)(rest + 127) << 23);
 }
 /* In one product: the field of -127 is that of 0. */
 V_INLINE v_f32 v_scale2_normal(v_f32 x, v_f32 n)
 {
-    int32_t whole = n == n ? (int32_t)n : 0;
-    return x * lspan_float_from_bits((uint32_t)(whole + 127) << 23);
+    return x * lspan_float_from_bits((uint32_t)(v_exponent(n) + 127) << 23);
 }
 
 V_INLINE v_mask v_lt(v_f32 a, v_f32 b) { return a < b; }
