@@ -12,11 +12,13 @@ if [ "${1:-}" = --target ]; then
   name=$2 log=$findings/$2.log
   case $name in
   gguf) program=$build/LongspanFuzz options="-max_len=24000 $build/seeds/gguf" ;;
+  folder) program=$build/LongspanFuzz options="-max_len=12000 $build/seeds/folder" ;;
   tokenizer) program=$build/LongspanFuzz options=-max_len=2000 ;;
   *) program=$build/c/longspan_fuzz options=-max_len=512 ;;
   esac
   # Swift's handler of crashes would wait for a terminal
   export LSPAN_FUZZ_TARGET="$name" SWIFT_BACKTRACE=enable=no UBSAN_OPTIONS=print_stacktrace=1
+  export LSPAN_FUZZ_FOLDER=$build/folder
   if "$program" -seed="$4" -max_total_time="$3" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix="$findings/$name-" $options >"$log" 2>&1; then
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
@@ -36,7 +38,7 @@ CKernels/setup.sh
 clang=$(dirname "$(readlink -f "$(command -v swift)")")/clang
 [ -x "$clang" ] || clang=clang
 rm -rf "$findings" "$build/seeds"
-mkdir -p "$findings" "$build/seeds/gguf"
+mkdir -p "$findings" "$build/seeds/gguf" "$build/seeds/folder" "$build/folder"
 quietly() { "$@" >"$build/log" 2>&1 || { cat "$build/log" >&2; exit 1; }; }
 
 quietly cmake -S Tests/Fuzz -B $build/c -G Ninja -DCMAKE_C_COMPILER="$clang"
@@ -57,10 +59,20 @@ for list in listed called; do
     exit 1
   }
 done
-echo "$(wc -l <$build/exported) functions in $(wc -l <$build/targets) targets, 2 readers of files; seed $seed, $seconds s each"
+echo "$(wc -l <$build/exported) functions in $(wc -l <$build/targets) targets, 3 readers of files; seed $seed, $seconds s each"
 
 # the headers of models: gguf's targets put zeros behind them for the tensors
 for file in Tests/Fixtures/tiny/*.gguf Tests/Fixtures/tiny-mamba/*.gguf; do
   head -c 20000 "$file" >"$build/seeds/gguf/$(basename "$file")"
 done
-{ echo gguf; echo tokenizer; cut -d ' ' -f 1 $build/targets; } | xargs -P 2 -I NAME "$0" --target NAME "$seconds" "$seed"
+# a folder's files in one: FolderTarget.swift says how
+for folder in Tests/Fixtures/tiny-mamba/*/; do
+  header=$(od -An -tu8 -N8 "$folder/model.safetensors" | tr -d ' ')
+  {
+    cat "$folder/config.json"; printf '\0'
+    cat "$folder/tokenizer.json"; printf '\0'
+    head -c $((header + 8)) "$folder/model.safetensors" | tail -c "$header"
+    printf '\0%s' $(($(wc -c <"$folder/model.safetensors") - header - 8))
+  } >"$build/seeds/folder/$(basename "$folder")"
+done
+{ echo gguf; echo tokenizer; echo folder; cut -d ' ' -f 1 $build/targets; } | xargs -P 2 -I NAME "$0" --target NAME "$seconds" "$seed"
