@@ -16,7 +16,7 @@ if [ "${1:-}" = --target ]; then
   tokenizer) program=$build/LongspanFuzz options=-max_len=2000 ;;
   *) program=$build/c/longspan_fuzz options=-max_len=512 ;;
   esac
-  # Swift's handler of crashes would wait for a terminal
+  # Swift's own handler of crashes would go on when the process is gone
   export LSPAN_FUZZ_TARGET="$name" SWIFT_BACKTRACE=enable=no UBSAN_OPTIONS=print_stacktrace=1
   export LSPAN_FUZZ_FOLDER=$build/folder
   if "$program" -seed="$4" -max_total_time="$3" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 \
@@ -29,7 +29,7 @@ if [ "${1:-}" = --target ]; then
   echo "FINDING in $name:"
   grep -v '^#[0-9]\|NEW_FUNC\|^INFO' "$log" | head -60
   input=$(sed -n 's/.*Test unit written to //p' "$log")
-  echo "Run it again with: LSPAN_FUZZ_TARGET=$name $program $input"
+  echo "Run it again with: LSPAN_FUZZ_TARGET=$name LSPAN_FUZZ_FOLDER=$build/folder SWIFT_BACKTRACE=enable=no $program $input"
   exit 1
 fi
 
@@ -39,23 +39,30 @@ clang=$(dirname "$(readlink -f "$(command -v swift)")")/clang
 [ -x "$clang" ] || clang=clang
 rm -rf "$findings" "$build/seeds"
 mkdir -p "$findings" "$build/seeds/gguf" "$build/seeds/folder" "$build/folder"
-quietly() { "$@" >"$build/log" 2>&1 || { cat "$build/log" >&2; exit 1; }; }
+# quietly LOG COMMAND ...
+quietly() {
+  log=$build/$1.log
+  shift
+  "$@" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+}
 
-quietly cmake -S Tests/Fuzz -B $build/c -G Ninja -DCMAKE_C_COMPILER="$clang"
-quietly cmake --build $build/c
-quietly swift build -c release --package-path Tests/Fuzz --scratch-path $build/swift --product LongspanFuzz \
-  -Xswiftc -sanitize=fuzzer,address
-ln -sf swift/release/LongspanFuzz $build/LongspanFuzz
+quietly swift swift build -c release --package-path Tests/Fuzz --scratch-path $build/swift --product LongspanFuzz \
+  -Xswiftc -sanitize=fuzzer,address &
+swift=$!
+quietly c cmake -S Tests/Fuzz -B $build/c -G Ninja -DCMAKE_C_COMPILER="$clang"
+quietly c cmake --build $build/c
+wait $swift
+ln -sfn swift/release/LongspanFuzz $build/LongspanFuzz
 
 # every exported function has a target, and the targets call it
 LSPAN_FUZZ_TARGET=list $build/c/longspan_fuzz >$build/targets
 cut -d ' ' -f 2- $build/targets | tr ' ' '\n' | sort -u >$build/listed
-"$(dirname "$clang")/llvm-nm" -u $build/c/CMakeFiles/longspan_fuzz.dir/*.o | grep -o 'lspan_[a-z0-9_]*' | sort -u >$build/called
+"${clang%clang}llvm-nm" -u $build/c/CMakeFiles/longspan_fuzz.dir/*.o | grep -o 'lspan_[a-z0-9_]*' | sort -u >$build/called
 sort CKernels/abi/symbols.txt >$build/exported
 for list in listed called; do
-  diff $build/exported $build/$list >$build/log || {
+  diff $build/exported $build/$list >$build/missing || {
     echo "the functions $list by fuzz targets are not those of CKernels/abi/symbols.txt:"
-    cat $build/log
+    cat $build/missing
     exit 1
   }
 done

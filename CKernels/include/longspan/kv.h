@@ -118,7 +118,8 @@ typedef struct lspan_selection {
     int64_t forced_count;
     const int32_t *row_offsets; /* [rows], >= 0, added to the entries of each row's list; NULL for 0; NULL if shared */
 
-    /* Lists one after another. capacity: row rows * keep, shared keep, joint keep, threshold rows * N. */
+    /* Lists one after another, in memory that overlaps nothing else of the call. capacity: row rows * keep, shared keep,
+     * joint keep, threshold rows * N. */
     int32_t *indices;
     int64_t capacity;
     int64_t *indptr; /* [lists + 1], lists = rows, or 1 if shared: list l is indices[indptr[l]] .. [indptr[l+1]-1] */
