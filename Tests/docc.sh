@@ -30,14 +30,21 @@ for module in $modules; do
 done
 echo "links of $(echo $modules | wc -w) modules resolve"
 
+# The objects of today's sources, of which a folder that was built before may hold others too.
+objects=
+for module in $modules; do
+  for source in $(find Sources/$module -name '*.swift') LongspanBuildStamp.swift resource_bundle_accessor.swift; do
+    object=$bin/$module.build/$(basename "$source").o
+    [ ! -e "$object" ] || objects="$objects $object"
+  done
+done
+
 # beside the programs, where the package's own would look for them
 ln -s "$bin/longspan_LongspanModels.resources" $work/programs/
 for module in $modules; do
   source=$work/programs/$module.swift
   sed -n '/^```swift$/,/^```$/{/^```/!p}' Sources/$module/Documentation.docc/$module.md >"$source"
   mkdir -p $work/programs/$module && cp "$source" $work/programs/$module/main.swift
-  objects=$(ls "$bin"/LongspanKernels.build/*.o "$bin"/Longspan.build/*.o "$bin"/LongspanModels.build/*.o \
-    "$bin"/LongspanMeasure.build/*.o)
   "$swift/swiftc" -swift-version 6 -warnings-as-errors -I "$bin/Modules" -I CKernels $work/programs/$module/main.swift $objects \
     -L .build/longspan/prefix/lib -llongspan -l:libomp.so.5 -lopenblas -lhwloc -lm -o "$work/programs/$module-program"
   "$work/programs/$module-program" >$work/programs/$module.printed

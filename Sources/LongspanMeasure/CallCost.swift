@@ -10,7 +10,7 @@ public struct CallCost: Sendable {
     case c = "C, struct filled once"
     /// The same after `lspan_attention_decode_workspace_size`, as a caller does whose shapes change.
     case cWithSize = "C, workspace size asked for"
-    /// ``KernelContext/attend(_:queries:keys:values:batch:options:workspace:into:)`` of views made once.
+    /// `KernelContext.attend`, of views made once.
     case swift = "Swift"
   }
 

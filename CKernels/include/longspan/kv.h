@@ -122,7 +122,7 @@ typedef struct lspan_selection {
     int64_t forced_count;       /**< >= 0 */
     const int32_t *row_offsets; /**< [rows], >= 0, added to the entries of each row's list; NULL for 0; NULL if shared */
 
-    int32_t *indices; /**< [capacity], written: lists one after another */
+    int32_t *indices; /**< [capacity], written: lists one after another, in memory that overlaps nothing else of the call */
     /** Entries of `indices`, at least: row rows * keep, shared keep, joint keep, threshold rows * N. */
     int64_t capacity;
     int64_t *indptr; /**< [lists + 1], lists = rows, or 1 if shared: list l is indices[indptr[l]] .. [indptr[l+1]-1] */

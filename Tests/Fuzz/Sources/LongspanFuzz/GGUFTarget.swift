@@ -7,22 +7,16 @@ import LongspanModels
 enum GGUFTarget {
   private static let file = MemoryFile()
   private static let tail = 1 << 19
-  private static let context = try! KernelContext(threads: 1)
 
   static func run(_ bytes: [UInt8]) {
     file.write(bytes, zeros: tail)
     do throws(LongspanError) {
       let gguf = try GGUFFile(path: file.path)
       read(gguf)
-      try runModel()
+      try ModelRun.read(ModelRun.load(file.path))
     } catch {
-      check(error)
+      ModelRun.check(error)
     }
-  }
-
-  /// An error is one line, and says something.
-  static func check(_ error: LongspanError) {
-    if error.message.isEmpty { fail("an error without a message") }
   }
 
   private static func read(_ file: borrowing GGUFFile) {
@@ -52,20 +46,10 @@ enum GGUFTarget {
       let tokenizer = try BPETokenizer(file)
       TokenizerTarget.roundTrip("Hello, wörld! 12 <|im_end|>\n", tokenizer, spellsAll: false)
     } catch {
-      check(error)
+      ModelRun.check(error)
     }
     if let template = try? ChatTemplate(file) {
       _ = template.render([ChatMessage(role: "user", content: "Hello")])
-    }
-  }
-
-  private static func runModel() throws(LongspanError) {
-    let model = try LanguageModels.load(path: file.path, context: context)
-    let sequence = try model.makeSequence(SequenceOptions(capacity: 16))
-    var workspace = Workspace()
-    let logits = try sequence.readPrompt([0, 1, 2], workspace: &workspace)
-    if logits.count != model.vocabularySize {
-      fail("\(logits.count) logits of \(model.vocabularySize) tokens")
     }
   }
 }

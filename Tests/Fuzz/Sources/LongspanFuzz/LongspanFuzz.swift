@@ -2,13 +2,21 @@ import CFuzzer
 import Glibc
 
 /// Fuzz targets of the readers of model files, run by libFuzzer, whose options the program takes. LSPAN_FUZZ_TARGET names
-/// the target: gguf or tokenizer.
+/// the target: gguf, tokenizer or folder.
 @main struct LongspanFuzz {
   static let target = getenv("LSPAN_FUZZ_TARGET").map { String(cString: $0) } ?? ""
 
+  static let run: (@Sendable ([UInt8]) -> Void)? =
+    switch target {
+    case "gguf": GGUFTarget.run
+    case "tokenizer": TokenizerTarget.run
+    case "folder": FolderTarget.run
+    default: nil
+    }
+
   static func main() {
-    guard target == "gguf" || target == "tokenizer" else {
-      print("LSPAN_FUZZ_TARGET must be gguf or tokenizer")
+    guard run != nil else {
+      print("LSPAN_FUZZ_TARGET must be gguf, tokenizer or folder")
       exit(2)
     }
     var count = CommandLine.argc
@@ -21,7 +29,7 @@ import Glibc
 @_cdecl("LLVMFuzzerTestOneInput")
 public func testOneInput(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
   let bytes = Array(UnsafeBufferPointer(start: data, count: size))
-  if LongspanFuzz.target == "gguf" { GGUFTarget.run(bytes) } else { TokenizerTarget.run(bytes) }
+  LongspanFuzz.run?(bytes)
   return 0
 }
 

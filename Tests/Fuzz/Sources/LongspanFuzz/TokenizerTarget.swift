@@ -23,7 +23,7 @@ enum TokenizerTarget {
       }
       decode(text, tokenizer)
     } catch {
-      GGUFTarget.check(error)
+      ModelRun.check(error)
     }
   }
 
