@@ -75,7 +75,7 @@ for cpu in cortex-a57 neoverse-n1; do
   done
 done
 
-# All tests, long ones by samples of one in four. The slowest of them leave out scalar, whose code is that of x86-64, and neondot,
+# All tests, long ones by samples of one in four. The slowest leave out scalar, whose code is that of x86-64, and neondot,
 # which has only the products of its own.
 export LONGSPAN_TEST_SAMPLE=4
 slow='^(attention_decode|attention_prefill|lag_attention|sparse_attention|selective_scan|ssd_scan|ssd_update|determinism|concurrency)_test$'
