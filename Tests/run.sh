@@ -57,9 +57,6 @@ ctest --test-dir $build/sanitized --output-on-failure
 step "C kernels: ThreadSanitizer"
 Tests/threads.sh
 
-step "Fuzz targets, 5 seconds each"
-Tests/fuzz.sh 5
-
 step "C kernels: AArch64 under qemu"
 Tests/aarch64.sh
 
@@ -71,6 +68,9 @@ swift test --skip-build
 
 step "Documentation of the Swift modules"
 Tests/docc.sh
+
+step "Fuzz targets, 5 seconds each"
+Tests/fuzz.sh 5
 
 step "The release build"
 swift build -c release --product longspan

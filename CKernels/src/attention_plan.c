@@ -304,6 +304,10 @@ lspan_status lspan_plan_decode(lspan_decode_plan *plan)
                                : lspan_round_up(lspan_max64(share, LSPAN_DECODE_MIN_SPLIT), LSPAN_DECODE_KEYS);
     int64_t most_rows = place_units(plan, NULL);
     plan->scratch_bytes = lspan_cut_scratch(NULL, most_rows, a->head_dim, LSPAN_DECODE_KEYS, 0).bytes;
+    /* Memory for one number of keys does for any: a part has at most the keys of a chunk, which are more than the share of
+     * a task, so there are fewer full parts than tasks, and each unit that is cut has at most one that is not full. */
+    int64_t tasks = workers == 1 ? 0 : workers * LSPAN_DECODE_TASKS_PER_WORKER;
+    plan->partial_capacity = (tasks + lspan_min64(tasks, plan->units)) * most_rows;
     return lspan_status_ok;
 }
 
@@ -319,7 +323,7 @@ static decode_layout layout_of(const lspan_decode_plan *plan)
 {
     decode_layout l = {0, 0, 0, 0};
     if (plan->tasks == 0) return l;
-    size_t rows = (size_t)plan->partial_rows, places = (size_t)plan->units * sizeof(lspan_decode_place);
+    size_t rows = (size_t)plan->partial_capacity, places = (size_t)plan->units * sizeof(lspan_decode_place);
     l.places = plan->scratch_bytes * plan->context->executor.worker_count;
     l.outputs = l.places + (size_t)lspan_round_up((int64_t)places, LSPAN_WORKSPACE_ALIGNMENT);
     l.log_sum_exps = l.outputs + rows * (size_t)plan->attention->head_dim * sizeof(float);

@@ -59,6 +59,7 @@ typedef struct lspan_decode_plan {
     int64_t tasks;
     int64_t units;        /* (sequence, head) pairs */
     int64_t partial_rows; /* rows of partial results, over all units whose keys are split */
+    int64_t partial_capacity; /* the most that there are with any number of keys */
     char *scratch;
     size_t scratch_bytes; /* of one worker */
     float *partial_outputs;

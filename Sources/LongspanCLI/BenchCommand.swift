@@ -28,7 +28,7 @@ struct BenchCommand: ParsableCommand {
   @Option(name: .shortAndLong, help: "Thread counts, as 1,2; 0 for the physical cores.")
   var threads = ThreadsArgument(counts: [0])
 
-  @Option(help: "ISA variant: avx512, avx2 or scalar; by default the best that this CPU runs.")
+  @Option(help: "ISA variant, as `longspan info` lists them; by default the best that this CPU runs.")
   var isa: String?
 
   @Option(help: "Cut work as for this many threads, whatever --threads is; 0 cuts it for the threads in use.")

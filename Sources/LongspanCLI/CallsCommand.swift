@@ -10,7 +10,7 @@ struct CallsCommand: ParsableCommand {
       calls of each way take turns; a row gives the fastest and the median batch's time of a call.
       """)
 
-  @Option(help: "ISA variant: avx512, avx2 or scalar; by default the best that this CPU runs.")
+  @Option(help: "ISA variant, as `longspan info` lists them; by default the best that this CPU runs.")
   var isa: String?
 
   @Option(help: "Seconds of calls.")

@@ -50,7 +50,7 @@ struct KernelOptions: ParsableArguments {
 
   @Option(
     help:
-      "ISA variant: avx512bf16, avx512vnni, avx512, avx2 or scalar; by default the best that this CPU runs.")
+      "ISA variant, as `longspan info` lists them; by default the best that this CPU runs.")
   var isa: String?
 
   @Option(

@@ -254,6 +254,31 @@ static void test_workspace(const fixture *f)
     expect_call(f, &a, NULL, 0, lspan_status_workspace_too_small, __LINE__);
 }
 
+/* Memory that was right for one number of keys is right for every other, also where its parts are more. */
+static void test_workspace_of_any_length(const fixture *f)
+{
+    static const int64_t keys[] = {0, 1, 511, 513, 2049, 7680, 8192, 8193, 100000, INT64_C(1) << 40};
+    static const int32_t teams[] = {1, 3, 16};
+    for (size_t t = 0; t < sizeof teams / sizeof teams[0]; t++) {
+        lspan_context_options options = {teams[t], NULL, NULL, 0};
+        lspan_context *context = NULL;
+        CHECK_OK(lspan_context_create(&options, &context));
+        size_t first = 0;
+        for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+            lspan_attention a = valid_call(f);
+            const int64_t lengths[3] = {0, keys[i] / 3, keys[i]};
+            size_t bytes = 0;
+            a.kv_indptr = lengths;
+            a.keys.token_stride = a.values.token_stride = HEADS * HEAD_DIM;
+            CHECK_OK(ask_size(f, context, &a, &bytes));
+            if (i == 0) first = bytes;
+            CHECK_MESSAGE(bytes == first && bytes > 0, "%s of %lld keys: %zu bytes, not %zu", kernel_names[f->kernel],
+                          (long long)keys[i], bytes, first);
+        }
+        lspan_context_destroy(context);
+    }
+}
+
 /* Shapes and strides whose products leave 64 bits. */
 static void test_overflow(const fixture *f)
 {
@@ -340,6 +365,7 @@ static void test_kernel(attention_kernel kernel)
     test_indptr(&f);
     test_lengths(&f);
     test_rotation(&f);
+    test_workspace_of_any_length(&f);
     test_workspace(&f);
     test_overflow(&f);
     test_legal(&f);
