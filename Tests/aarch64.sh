@@ -75,9 +75,9 @@ for cpu in cortex-a57 neoverse-n1; do
   done
 done
 
-# All tests, long ones by samples of one in four. The slowest leave out scalar, whose code is that of x86-64, and neondot,
+# All tests, long ones by samples of one in six. The slowest leave out scalar, whose code is that of x86-64, and neondot,
 # which has only the products of its own.
-export LONGSPAN_TEST_SAMPLE=4
+export LONGSPAN_TEST_SAMPLE=6
 slow='^(attention_decode|attention_prefill|lag_attention|sparse_attention|selective_scan|ssd_scan|ssd_update|determinism|concurrency)_test$'
 ctest --test-dir "$build" --output-on-failure -j "$(nproc)" --timeout 1200 -E "$slow"
 LONGSPAN_TEST_ISA=neonbf16,neon ctest --test-dir "$build" --output-on-failure -j "$(nproc)" --timeout 1200 -R "$slow"

@@ -7,7 +7,7 @@
 #define CALLERS 4
 #define ROUNDS 2
 /* OpenBLAS is shared by the whole process, and what goes wrong with it goes wrong rarely. */
-#define OPENBLAS_ROUNDS 40
+#define OPENBLAS_ROUNDS 20
 
 /* Calls first, first + CALLERS ... of the list, whose outputs no other caller touches. */
 typedef struct caller {

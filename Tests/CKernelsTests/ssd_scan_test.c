@@ -92,6 +92,7 @@ static void check_run(const ssd_case *c, const expected *e, const test_context *
 
 static void check_scan(const ssd_spec *s)
 {
+    if (!test_sampled()) return;
     describe(s);
     ssd_case c = ssd_make(s);
     ssd_set_filter(&c);
