@@ -11,6 +11,7 @@ static lspan_status check_filter(const lspan_dt_filter *filter, int64_t sequence
     LSPAN_CHECK(lspan_check_aligned(filter->scales, sizeof(float)));
     LSPAN_CHECK(lspan_check_aligned(filter->thresholds, sizeof(float)));
     if (!filter->scales && !filter->thresholds) return lspan_status_ok;
+    LSPAN_CHECK(lspan_check_count(channels, sizeof(float)));
     int64_t rows = stride == 0 ? sequences > 0 : sequences;
     for (int64_t b = 0; b < rows; b++) {
         for (int64_t i = 0; i < channels; i++) {

@@ -79,6 +79,9 @@ static void test_steps(void)
     REFUSE(c.rule.minimum = 2; c.rule.maximum = 1, bad_value);
     REFUSE(c.filter.sequence_stride = channels - 1, bad_stride);
     REFUSE(c.filter.sequence_stride = INT64_MAX / 2, overflow);
+    /* sequences without tokens, and more channels than can be in memory */
+    static const int64_t none[] = {0, 0, 0};
+    REFUSE((c.indptr = none, c.channels = INT64_MAX / 4, c.filter.sequence_stride = 0), overflow);
     bad[2 * channels - 1] = -1;
     REFUSE(c.filter.scales = bad, bad_value);
     bad[2 * channels - 1] = NAN;
