@@ -343,6 +343,12 @@ static void test_legal(fixture *f)
     CHECK_OK(run(f, f->context, &a, f->workspace.data, f->bytes));
     for (int64_t i = 0; i < TOKENS * HEADS; i++) CHECK(((float *)f->log_sum_exp.data)[i] == -INFINITY);
     a = valid_call(f);
+    /* the stride of a row that has none after it */
+    const int64_t one_key[3] = {0, 0, 1};
+    a.kv_indptr = one_key;
+    a.keys.token_stride = a.values.token_stride = INT64_MAX / 3;
+    CHECK_OK(run(f, f->context, &a, f->workspace.data, f->bytes));
+    a = valid_call(f);
     a.sinks = -0; /* ignored without a window */
     a.scale = 0;
     CHECK_OK(run(f, f->context, &a, f->workspace.data, f->bytes));

@@ -54,7 +54,10 @@ typedef struct next_block {
 V_INLINE next_block block_at(row_view view, int64_t rows, const lspan_dtype dtype)
 {
     int64_t element = element_bytes(dtype);
-    next_block next = {(const char *)view.data + view.base * element, view.stride * element, rows, view.slots};
+    /* rows that there are not have no address, and one row alone may have any stride */
+    int64_t base = rows > 0 ? view.base * element : 0;
+    int64_t stride = (int64_t)((uint64_t)view.stride * (uint64_t)element);
+    next_block next = {(const char *)view.data + base, stride, rows, view.slots};
     return next;
 }
 
