@@ -34,7 +34,10 @@ static inline int example_failed(const char *call, lspan_status status)
 static inline float *example_random(size_t count, uint32_t seed)
 {
     float *numbers = (float *)malloc(count * sizeof *numbers);
-    if (!numbers) abort();
+    if (!numbers) {
+        fprintf(stderr, "out of memory for %zu numbers\n", count);
+        exit(1);
+    }
     for (size_t i = 0; i < count; i++) {
         seed = seed * 1664525u + 1013904223u;
         numbers[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;

@@ -117,3 +117,9 @@ lspan_status lspan_run_rows(
     row_ranges ranges = {context, rows, tasks, function, argument};
     return lspan_run_tasks(context, (size_t)tasks, run_range, &ranges);
 }
+
+lspan_status lspan_run_written_rows(
+    const lspan_context *context, int64_t rows, int64_t elements, lspan_range_function function, const void *argument)
+{
+    return elements > 0 ? lspan_run_rows(context, rows, elements, function, argument) : lspan_status_ok;
+}

@@ -22,6 +22,9 @@ lspan_status lspan_run_tasks(const lspan_context *context, size_t count, lspan_t
 typedef void (*lspan_range_function)(const lspan_context *context, const void *argument, int64_t first, int64_t end);
 lspan_status lspan_run_rows(
     const lspan_context *context, int64_t rows, int64_t elements, lspan_range_function function, const void *argument);
+/* The same where elements are what the call writes: without any nothing runs, however many rows are empty. */
+lspan_status lspan_run_written_rows(
+    const lspan_context *context, int64_t rows, int64_t elements, lspan_range_function function, const void *argument);
 
 /* The default executor: an OpenMP team of worker_count threads. */
 int lspan_openmp_run(void *user, size_t count, lspan_task_function function, void *argument);

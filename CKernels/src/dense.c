@@ -114,7 +114,7 @@ lspan_status lspan_rope(
     LSPAN_CHECK(lspan_check_floats(sine, entries));
     lspan_rotation rotation = {layout, heads, head_dim, pairs, cosine, sine, input, output};
     uint64_t began = lspan_profile_begin(context);
-    lspan_status status = lspan_run_rows(context, elements > 0 ? tokens : 0, elements, rope_tokens, &rotation);
+    lspan_status status = lspan_run_written_rows(context, tokens, elements, rope_tokens, &rotation);
     if (lspan_profile_wants(began, status)) {
         lspan_cost cost = lspan_rope_cost(tokens, &rotation);
         lspan_profile_record(context, began, lspan_profile_kernel_rope, (int)output.dtype, cost);
@@ -145,7 +145,7 @@ lspan_status lspan_gated_activation(
     LSPAN_CHECK(lspan_check_matrix_out(output, rows, columns));
     lspan_gate call = {activation, columns, gate, up, output};
     uint64_t began = lspan_profile_begin(context);
-    lspan_status status = lspan_run_rows(context, elements > 0 ? rows : 0, elements, gate_rows, &call);
+    lspan_status status = lspan_run_written_rows(context, rows, elements, gate_rows, &call);
     if (lspan_profile_wants(began, status)) {
         lspan_cost cost = lspan_gate_cost(rows, &call);
         lspan_profile_record(context, began, lspan_profile_kernel_gated_activation, (int)activation, cost);
@@ -177,7 +177,7 @@ lspan_status lspan_convert(
     LSPAN_CHECK(lspan_check_heads_out(output, tokens, heads, head_dim));
     conversion call = {heads, head_dim, input, output};
     uint64_t began = lspan_profile_begin(context);
-    lspan_status status = lspan_run_rows(context, elements > 0 ? tokens : 0, elements, convert_tokens, &call);
+    lspan_status status = lspan_run_written_rows(context, tokens, elements, convert_tokens, &call);
     if (lspan_profile_wants(began, status)) {
         lspan_cost cost = lspan_convert_cost(elements, input.dtype, output.dtype);
         lspan_profile_record(context, began, lspan_profile_kernel_convert, (int)output.dtype, cost);

@@ -314,7 +314,8 @@ lspan_status lspan_rope_shift(const lspan_context *context, const lspan_rope_shi
     int64_t elements;
     LSPAN_CHECK(check_rope_shift(context, shifting, &elements));
     uint64_t began = lspan_profile_begin(context);
-    lspan_status status = lspan_run_rows(context, elements > 0 ? shifting->tokens * shifting->heads : 0, elements, shift_rows, shifting);
+    int64_t rows = shifting->tokens * shifting->heads;
+    lspan_status status = lspan_run_written_rows(context, rows, elements, shift_rows, shifting);
     if (lspan_profile_wants(began, status)) {
         lspan_cost cost = lspan_rope_shift_cost(shifting);
         lspan_profile_record(context, began, lspan_profile_kernel_rope_shift, (int)shifting->keys.dtype, cost);

@@ -45,7 +45,7 @@ lspan_status lspan_dequantize(const lspan_context *context, const lspan_weights 
     LSPAN_CHECK(lspan_check_floats(output, elements));
     row_decode decode = {weights, row_bytes, NULL, output, weights->columns};
     uint64_t began = lspan_profile_begin(context);
-    lspan_status status = lspan_run_rows(context, elements > 0 ? weights->rows : 0, elements, decode_rows, &decode);
+    lspan_status status = lspan_run_written_rows(context, weights->rows, elements, decode_rows, &decode);
     if (lspan_profile_wants(began, status)) {
         lspan_cost cost = lspan_dequantize_cost(weights, row_bytes);
         lspan_profile_record(context, began, lspan_profile_kernel_dequantize, (int)weights->type, cost);
@@ -79,7 +79,7 @@ lspan_status lspan_embedding(
     if (tokens > 0) LSPAN_CHECK(check_lookup(table, tokens, ids, rows));
     row_decode decode = {table, row_bytes, ids, output, output_row_stride};
     uint64_t began = lspan_profile_begin(context);
-    lspan_status status = lspan_run_rows(context, elements > 0 ? tokens : 0, elements, decode_rows, &decode);
+    lspan_status status = lspan_run_written_rows(context, tokens, elements, decode_rows, &decode);
     if (lspan_profile_wants(began, status)) {
         lspan_cost cost = lspan_embedding_cost(tokens, table, row_bytes);
         lspan_profile_record(context, began, lspan_profile_kernel_embedding, (int)table->type, cost);
